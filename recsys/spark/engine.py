@@ -611,8 +611,6 @@ def _candidates(parts: SparkSplit, table: pd.DataFrame | None) -> pd.DataFrame:
     candidates = parts.items.where(F.col("row") < parts.candidates).orderBy("row").select(ITEM).toPandas()
     if table is None:
         return candidates
-    if candidates[ITEM].dtype == object and table[ITEM].dtype != object:
-        table = table.assign(**{ITEM: table[ITEM].astype(str)})
     return candidates.merge(table, on=ITEM, how="left")
 
 

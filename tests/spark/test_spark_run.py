@@ -41,16 +41,20 @@ def runs(request, spark, world, tmp_path_factory):
     """One run a engine, over the film world under other ids."""
     place = tmp_path_factory.mktemp("runs")
     user, item = request.param
+    item_codes, item_names = pd.factorize(world.events["item_id"], sort=True)
     events = world.events.assign(
-        user_id=ids(user, pd.factorize(world.events["user_id"], sort=True)[0]),
-        item_id=ids(item, pd.factorize(world.events["item_id"], sort=True)[0]),
+        user_id=ids(user, pd.factorize(world.events["user_id"], sort=True)[0]), item_id=ids(item, item_codes)
     )
     events.to_parquet(place / "events.parquet", index=False)
+    # In a text file every id is text, also one that is an integer in the events.
+    rows = np.flatnonzero(world.items["item_id"].isin(item_names))
+    items = world.items.iloc[rows].assign(item_id=ids(item, item_names.get_indexer(world.items["item_id"].iloc[rows])))
+    items.to_csv(place / "items.csv", index=False)
     found = {"events": events}
     for engine, run in ENGINES.items():
         raw = {
             "out": str(place / engine),
-            "data": {"events": str(place / "events.parquet")},
+            "data": {"events": str(place / "events.parquet"), "items": str(place / "items.csv")},
             "split": {"rule": "time", "test": 0.25},
             "models": {"als": {"rank": 4, "iterations": 3}},
             "recommend": {"k": 5, "everyone": True, "min_history": 0},
@@ -91,7 +95,9 @@ def test_ids_come_back_distinct_and_of_their_dtype(runs):
     for engine in ("local", "spark"):
         lists = table(runs[engine], "topk/als.parquet", ["user_id", "rank"])
         for column in ("user_id", "item_id"):
-            assert lists[column].dtype == runs["events"][column].dtype
+            # The items table is a text file, whose integers are int64.
+            expected = object if column == "item_id" and runs["events"][column].dtype == object else np.int64
+            assert lists[column].dtype == expected
             assert set(lists[column]) <= set(runs["events"][column])
         assert not lists.duplicated(["user_id", "item_id"]).any()
         known = table(runs[engine], "split/train.parquet", ["user_id", "item_id"])

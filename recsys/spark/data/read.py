@@ -67,7 +67,7 @@ from recsys.data.reading.validate import (
 )
 from recsys.errors import InputError
 from recsys.locations import is_remote, local_path
-from recsys.schema import CANONICAL_INT, EVENT, FALLBACK, ITEM, ITEMS, SIDE, TIME, USER, USERS, VALUE
+from recsys.schema import CANONICAL_INT, EVENT, FALLBACK, ITEM, ITEMS, SIDE, TIME, USER, USERS, VALUE, unify_ids
 from recsys.spark.data.remote import fetch_source, make_source, spark_uri
 
 REASON = "reason"
@@ -114,8 +114,8 @@ class SparkTables:
         items: the column ``item_id`` of the items table, in the type of the item ids of ``events``.
             None without an items table.
         refusals: refused rows, counted by reason.
-        item_table, user_table: the tables in the memory of the driver, with ids as they are in the
-            file. None without such a table.
+        item_table, user_table: the tables in the memory of the driver, with ids in the type of those
+            of ``events``. None without such a table.
         duplicates: ``items`` or ``users`` -> number of rows that ``[data] duplicates`` merged into
             others.
     """
@@ -194,9 +194,11 @@ def read_tables(
         log = _read_parts(spark, events, data, work)
     with _read_errors_explained(locations[0]):
         item_table, user_table, duplicates = _read_attributes(spark, data, locations, log.refusals, work)
-        items = None if item_table is None else spark.createDataFrame(item_table[[ITEM]])
-        accepted, items = _unify_id_types(log.accepted, log.is_canonical, items)
-    return SparkTables(accepted, items, log.refusals, item_table, user_table, duplicates)
+        accepted, tables = _unify_id_types(log.accepted, log.is_canonical, {"items": item_table, "users": user_table})
+        items = None
+        if tables["items"] is not None:
+            items = spark.createDataFrame(tables["items"][[ITEM]])
+    return SparkTables(accepted, items, log.refusals, tables["items"], tables["users"], duplicates)
 
 
 def _read_log(spark: SparkSession, location: str, data: DataSettings, path: Path) -> CheckedLog:
@@ -892,37 +894,29 @@ def _accept(side: AttributeTable, refusals: Refusals, reading: ReadSettings) -> 
 
 
 def _unify_id_types(
-    events: DataFrame, is_canonical: dict[str, bool], items: DataFrame | None
-) -> tuple[DataFrame, DataFrame | None]:
-    """Convert the ids of both tables to one type, and return the tables.
+    events: DataFrame, is_canonical: dict[str, bool], tables: dict[str, pd.DataFrame | None]
+) -> tuple[DataFrame, dict[str, pd.DataFrame | None]]:
+    """Convert the ids of all tables to one type, and return the events and the other tables.
 
-    User ids, and likewise item ids, that are text become int64 only if every one of them is a
-    canonical integer that fits. Otherwise they are text in both tables.
+    User ids, and likewise item ids, that are text become int64 only if every one of them in every
+    table is a canonical integer that fits. Otherwise they are text in all tables.
 
     Args:
         is_canonical: that of the events, as in :class:`CheckedLog`.
+        tables: "items" and "users" -> the table, None without such a table.
     """
-    by_table = [is_canonical]
-    if items is not None:
-        by_table.append(_all_canonical(items))
-    for column in sorted(set().union(*by_table)):
-        numeric = all(columns.get(column, True) for columns in by_table)
-        events = _cast(events, column, numeric)
-        if items is not None and column == ITEM:
-            items = _cast(items, column, numeric)
-    return events, items
-
-
-def _all_canonical(items: DataFrame) -> dict[str, bool]:
-    """Return whether every item id of a table is a canonical integer, as ``{"item_id": True or
-    False}``.
-
-    The result is empty if the ids are not text.
-    """
-    if not isinstance(items.schema[ITEM].dataType, T.StringType):
-        return {}
-    row = items.agg(F.min(_canonical(ITEM))).first()
-    return {ITEM: bool(row and row[0])}
+    unified = dict(tables)
+    for name, column in (("users", USER), ("items", ITEM)):
+        table = tables[name]
+        is_numeric = is_canonical.get(column, True)
+        if table is not None:
+            (ids,) = unify_ids(table[column])
+            is_numeric = is_numeric and ids.dtype.kind in "iu"
+            if not is_numeric:
+                ids = ids.astype(str).astype(object)
+            unified[name] = table.assign(**{column: ids})
+        events = _cast(events, column, is_numeric)
+    return events, unified
 
 
 def _canonical(column: str) -> Column:

@@ -21,7 +21,7 @@ from recsys.evaluation.groups import Groups, assign_columns, column_groups
 from recsys.evaluation.settings import EvaluationSettings
 from recsys.evaluation.truth import Truth as LocalTruth
 from recsys.evaluation.truth import propensity_of_counts
-from recsys.schema import ITEM, RANK, USER
+from recsys.schema import RANK, USER
 from recsys.spark.data.read import SparkTables
 from recsys.spark.data.split import SparkSplit
 from recsys.spark.evaluation.truth import Truth
@@ -46,8 +46,6 @@ def catalogue(
             name of a built-in grouping.
     """
     table = tables.item_table
-    if table is not None and item_ids.dtype == object and table[ITEM].dtype != object:
-        table = table.assign(**{ITEM: table[ITEM].astype(str).astype(object)})
     columns = [() if one is None else tuple(one.columns) for one in (tables.user_table, table)]
     users = split.about["train"]["users"]
     assign_columns(settings.segments, *columns)
