@@ -137,6 +137,16 @@ class RecommendSettings(BaseModel):
             raise ValueError("segment needs fallback = 'segment'")
         return self
 
+    @property
+    def fallback_model(self) -> Literal["popular", "recent", "none"]:
+        """The model that is the fallback, or "none".
+
+        For the fallback "segment" it is "popular", which serves users without a segment.
+        """
+        if self.fallback == "segment":
+            return "popular"
+        return self.fallback
+
 
 class SparkSettings(BaseModel):
     """The Spark session. Settings of spark-submit or of the cluster take precedence over these."""

@@ -462,12 +462,10 @@ def configured_model(name: str, config: Config) -> Recommender:
     if "hold_out" in models.parameters(kind):
         settings.setdefault("hold_out", HOLD_OUT[config.rule(timed=True).rule])
     model = models.build(kind, settings)
-    fallback = config.recommend.fallback
+    # Segments come between the model and its fallback once it is known who is asked about.
+    fallback = config.recommend.fallback_model
     if fallback == "none" or kind in BASELINES:
         return model
-    if fallback == "segment":
-        # Segments come between the model and popularity once it is known who is asked about.
-        fallback = "popular"
     min_history = 0
     if isinstance(config.recommend.min_history, int):
         min_history = config.recommend.min_history

@@ -26,7 +26,6 @@ from recsys.evaluation.testing.pick import pick_model
 from recsys.features.segment_popularity import Segments
 from recsys.fingerprint import fingerprint
 from recsys.models.collaborative.als import ALS
-from recsys.models.collaborative.popular import Popular
 from recsys.models.combining.cascade import Cascade
 from recsys.models.combining.wrappers import with_segment_rows, with_stored_factors
 from recsys.models.content_collaborative import Attributes
@@ -177,14 +176,16 @@ def _open_run(folder: Path, name: str | None, uses_history: bool, with_users: bo
     name = choose_saved_model(run, name, uses_history=uses_history)
     history, items = read_history_and_items(run, with_users=with_users)
     model = open_item_side(run, name, history.items)
+    config = load_config(run.path / run_files.CONFIG)
     user_factors = None
     if _is_spark_model(run, name):
         user_factors, has_factor = _read_factors(run, name, USER, history.users)
         user_factors[~has_factor] = np.nan
-        popular = Popular().fit(interactions_from_table(run.read_table(run_files.TRAIN), items=history.items))
-        min_history = read_min_history(run, name)["min_history"]
-        model = Cascade({name: model, "popular": popular}, min_history)
-    config = load_config(run.path / run_files.CONFIG)
+        fallback = config.recommend.fallback_model
+        if fallback != "none":
+            train = interactions_from_table(run.read_table(run_files.TRAIN), items=history.items)
+            min_history = read_min_history(run, name)["min_history"]
+            model = Cascade({name: model, fallback: models.build(fallback, {}).fit(train)}, min_history)
     return SavedModel(name, model, history, items, config, user_factors, Segments.load(run.path))
 
 

@@ -437,9 +437,7 @@ class SparkEngine(Engine):
 
     def _fallback_scorer(self) -> SharedScorer | None:
         """Return the scores for users whom a model cannot score and who have no segment."""
-        fallback = self.config.recommend.fallback
-        if self.segments is not None:
-            fallback = "popular"
+        fallback = self.config.recommend.fallback_model
         if fallback == "none":
             return None
         return SharedScorer(fallback, self._baseline_scores(fallback))

@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 
 from recsys import run_files
 from recsys.array_files import read_factors
+from recsys.config import load_config
 from recsys.errors import RunFolderError
 from recsys.evaluation.testing.pick import pick_model
 from recsys.features.segment_popularity import Segments
@@ -25,7 +26,7 @@ from recsys.runfolder import RunFolder, damage_explained
 from recsys.schema import ITEM, RANK, SCORE, SOURCE, TIME, USER, VALUE
 from recsys.spark.features import segment_popularity
 from recsys.spark.ranking.business_rules import exclude_denied_items
-from recsys.spark.ranking.popularity import count_likes
+from recsys.spark.ranking.popularity import count_likes, count_recent_likes
 from recsys.spark.ranking.recommend import (
     ListSettings,
     add_histories,
@@ -51,7 +52,10 @@ class SavedSparkModel:
         history: columns (user: the id, item: row, value, timestamp).
         items: the candidates in row order, with their attributes.
         factors: float32[candidates, rank], NaN rows for items without a factor.
-        likes: float32[candidates], the number of train users who like each item.
+        fallback: the fallback of the run for users without a factor: "popular" or "recent", or "none".
+            It is "popular" for the fallback "segment", whose segments come first.
+        fallback_scores: float32[candidates], the scores of the fallback: the number of train users who
+            like each item, or for "recent" the number of recent likes. None for "none".
         segments: the popularity by user segment, or None.
         user_segments: columns (key: the id as text, segment), from the users table of the run. None
             if the run has no segments.
@@ -65,7 +69,8 @@ class SavedSparkModel:
     history: DataFrame
     items: pd.DataFrame
     factors: np.ndarray
-    likes: np.ndarray
+    fallback: str
+    fallback_scores: np.ndarray | None
     segments: Segments | None = None
     user_segments: DataFrame | None = None
     min_history: int = 0
@@ -79,8 +84,8 @@ class ListRequest:
         k: the length of the lists.
         rules: business rules, or None.
         exclude_seen: whether to leave out the items of the user's history.
-        fallback: whether users without a factor get popular items (those of their segment if the
-            run has segments). Otherwise such users get no list.
+        fallback: whether users without a factor get the list of the run's fallback (that of their
+            segment if the run has segments). Otherwise such users get no list.
         memory_mb: largest memory for a block of scores in a task, in MiB.
     """
 
@@ -125,7 +130,8 @@ def _open_spark_run(spark: SparkSession, folder: RunFolder, model: str | None) -
     factors[~has_factor] = np.nan
     segments = Segments.load(folder.path)
     users = read_part(spark, folder, run_files.user_factors(name))
-    train = read_part(spark, folder, run_files.TRAIN)
+    train = read_part(spark, folder, run_files.TRAIN).join(item_rows(spark, items), ITEM)
+    fallback = load_config(run / run_files.CONFIG).recommend.fallback_model
     return SavedSparkModel(
         name,
         params,
@@ -133,11 +139,24 @@ def _open_spark_run(spark: SparkSession, folder: RunFolder, model: str | None) -
         history=read_history(spark, folder, items),
         items=items,
         factors=factors,
-        likes=count_likes(train.join(item_rows(spark, items), ITEM), len(items)),
+        fallback=fallback,
+        fallback_scores=_fallback_scores(train, len(items), fallback),
         segments=segments,
         user_segments=read_user_segments(spark, folder, segments),
         min_history=min_history,
     )
+
+
+def _fallback_scores(train: DataFrame, candidates: int, fallback: str) -> np.ndarray | None:
+    """Return the scores of a fallback, float32[candidates], or None for "none".
+
+    Without times "recent" has the scores of "popular".
+    """
+    if fallback == "none":
+        return None
+    if fallback == "recent" and not train.where(F.col(TIME) >= 0).isEmpty():
+        return count_recent_likes(train, candidates)
+    return count_likes(train, candidates)
 
 
 def read_part(spark: SparkSession, folder: RunFolder, part: str) -> DataFrame:
@@ -293,12 +312,12 @@ def add_late_events(history: DataFrame, late: DataFrame, items: pd.DataFrame) ->
 
 
 def _scorer(saved: SavedSparkModel, request: ListRequest) -> FactorScorer:
-    if not request.fallback:
+    if not request.fallback or saved.fallback_scores is None:
         return FactorScorer(saved.name, saved.factors)
     segments = None
     if saved.segments is not None:
         segments = SegmentScores(saved.segments.scores, saved.segments.row_sources)
-    return FactorScorer(saved.name, saved.factors, SharedScorer("popular", saved.likes), segments)
+    return FactorScorer(saved.name, saved.factors, SharedScorer(saved.fallback, saved.fallback_scores), segments)
 
 
 def add_segments(

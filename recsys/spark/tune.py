@@ -160,7 +160,7 @@ def _judge(
     listed = write_and_read(collect_seen_items(train, truth.tested.select("user")), work / "listed")
     # Segments need the users table, which folds do not have; popular items stand in for them in
     # every trial.
-    fallback = "popular" if config.recommend.fallback == "segment" else config.recommend.fallback
+    fallback = config.recommend.fallback_model
     shared = None
     if fallback != "none":
         count = count_likes if fallback == "popular" else count_recent_likes
