@@ -35,9 +35,19 @@ def run(spark, world_files, tmp_path_factory):
         {"als": PARAMS},
         tables=("events", "items"),
         split={"rule": "time", "test": 0.2},
-        recommend={"k": 5, "everyone": True},
+        recommend={"k": 5, "everyone": True, "fallback": "recent"},
         judge={"metrics": ["ndcg@5", "recall@3"], "relevant": 3.5},
     )
+
+
+@pytest.fixture(scope="module")
+def liked_lately(run):
+    """The five items with the most likes among the newest tenth of train; equal ones in the order of ids."""
+    train = pd.read_parquet(run / "split" / "train.parquet")
+    likes = train[train.value > 0].sort_values("timestamp")
+    since = likes.timestamp.iloc[-int(np.ceil(0.1 * len(likes)))]
+    counts = likes[likes.timestamp >= since].groupby("item_id").size().rename("n").reset_index()
+    return counts.sort_values(["n", "item_id"], ascending=[False, True]).item_id.head(5).tolist()
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +148,7 @@ def test_some_users_strangers_rules_and_late_events(spark, saved):
     table, about = recommend(saved, ListRequest(6, rules=rules), users=wanted, late=late)
     ruled = table.toPandas()
     assert set(ruled[ruled.user_id == "late"].source) == {"als"}
-    assert set(ruled[ruled.user_id == "stranger"].source) == {"popular"}
+    assert set(ruled[ruled.user_id == "stranger"].source) == {"recent"}
     assert about["removed"]["deny"] == 1
     assert about["removed"]["deny_for"] == 2
     kept = ruled.merge(items, on="item_id")
@@ -148,6 +158,21 @@ def test_some_users_strangers_rules_and_late_events(spark, saved):
     assert plain["late"][0] not in lists(ruled)["late"]
     none = recommend(saved, ListRequest(6, fallback=False), users=wanted)[0].toPandas()
     assert set(none.user_id) == {known}
+
+
+def test_strangers_get_the_fallback_of_the_run(spark, run, saved, liked_lately):
+    """The lists of the run, of its model on Spark, and of its model without Spark come from one fallback."""
+    from recsys.spark.saved import ListRequest, recommend
+
+    in_run = pd.read_parquet(run / "topk" / "als.parquet")
+    assert set(in_run.source) <= {"als", "recent"}
+    wanted = spark.createDataFrame([("stranger",)], "user_id string")
+    on_spark = recommend(saved, ListRequest(5), users=wanted)[0].toPandas().sort_values("rank")
+    assert on_spark.source.tolist() == ["recent"] * 5
+    assert on_spark.item_id.tolist() == liked_lately
+    opened = open_model(run, "als")
+    local = opened.recommend(pd.DataFrame({"user_id": ["stranger"]}), 5)
+    assert opened.history.items.ids_of(local.items[0]).tolist() == liked_lately
 
 
 def test_the_judging_job_gives_the_numbers_of_the_verb(run, tmp_path, capsys):
@@ -200,7 +225,7 @@ def test_stored_factors_give_the_lists_of_spark_and_fold_in_nearly(run, packed):
         assert np.allclose(own[a], own[b], atol=1e-4), "other items than such as score the same"
 
 
-def test_a_bundle_answers_without_spark(run, packed):
+def test_a_bundle_answers_without_spark(run, packed, liked_lately):
     spark = pd.read_parquet(run / "topk" / "als.parquet")
     user = spark[spark.source == "als"].user_id.iloc[0]
     code = (
@@ -215,7 +240,8 @@ def test_a_bundle_answers_without_spark(run, packed):
     assert found.returncode == 0, found.stderr
     table = pd.read_csv(io.StringIO("\n".join(found.stdout.splitlines()[:11])), dtype=str)
     assert table[table.user_id == user].item_id.tolist() == lists(spark)[user]
-    assert set(table[table.user_id == "stranger"].source) == {"popular"}
+    assert set(table[table.user_id == "stranger"].source) == {"recent"}
+    assert table[table.user_id == "stranger"].item_id.tolist() == liked_lately
 
 
 @pytest.mark.parametrize("harm", ["cut", "changed", "missing", "version", "no success"])
