@@ -163,6 +163,10 @@ def test_predictions_are_clipped_to_the_scale_and_counted(runs):
     assert (table["score"].min(), table["score"].max()) == (2.5, 3.2)
     clipped = table["score"].isin([2.5, 3.2]).sum()
     assert metrics["about"]["counts"]["biases"]["clipped"] == clipped
+    table[["user_id", "item_id"]].to_csv(runs / "pairs.csv", index=False)
+    words = ["predict", str(runs / "narrow"), str(runs / "pairs.csv"), "--model", "biases"]
+    assert run_verb([*words, "--out", str(runs / "predicted.csv")]) == 0
+    np.testing.assert_allclose(pd.read_csv(runs / "predicted.csv")["score"], table["score"], rtol=1e-12)
 
 
 def test_verbs_of_lists_refuse_such_a_run(runs, capsys):
