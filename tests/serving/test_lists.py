@@ -30,11 +30,14 @@ def test_a_thousand_users_get_the_lists_of_the_verb(client, bundles, tmp_path, c
     expected = dict(iter(table.groupby("user_id")))
     history = pd.read_parquet(bundles["hybrid"] / "split" / "history.parquet")
     assert set(table.item_id) - set(history.item_id[history.value > 0]), "no cold item is in a list"
-    for user in users:
-        answer = client.get("/recommend", user=user, k=120)
-        rows = expected[user]
+    for number, user in enumerate(users):
+        # Whole rankings of some, which name the cold items, and the first ten of everybody.
+        k = 120 if number % 20 == 0 else 10
+        answer = client.get("/recommend", user=user, k=k)
+        rows = expected[user][:k]
         assert served_list(answer) == list(zip(rows.item_id, rows.source, strict=True)), user
-        np.testing.assert_allclose([item["score"] for item in answer.json["items"]], rows.score, rtol=1e-4, atol=1e-5)
+        scores = [item["score"] for item in answer.json["items"]]
+        np.testing.assert_allclose(scores, rows.score, rtol=1e-4, atol=1e-5)
 
 
 def test_a_list_says_what_it_is_and_why_it_is_short(client, bundles, capsys):
