@@ -433,8 +433,16 @@ def history_table(entries: list[HistoryEntry | str], now: float) -> pd.DataFrame
 
 def event_table(rows: list[tuple[str, float, float, str | None]]) -> pd.DataFrame:
     """Return events as a table: item_id, value, timestamp, event."""
-    table = pd.DataFrame(rows, columns=[ITEM, VALUE, TIME, EVENT])
-    return table.astype({ITEM: object, VALUE: np.float64, TIME: np.float64, EVENT: object})
+    # Column by column: pandas would look at every cell for its type.
+    items, values, times, types = zip(*rows, strict=True) if rows else ((), (), (), ())
+    return pd.DataFrame(
+        {
+            ITEM: np.array(items, dtype=object),
+            VALUE: np.array(values, dtype=np.float64),
+            TIME: np.array(times, dtype=np.float64),
+            EVENT: np.array(types, dtype=object),
+        }
+    )
 
 
 def version_of(path: Path) -> str:
