@@ -131,6 +131,11 @@ def test_files(tmp_path):
     path.write_text('denny = ["a"]')
     with pytest.raises(ConfigError, match="deny"):
         load(path)
+    path.write_text('[[quota]]\nfield = "genres"\natmost = 1\n')
+    with pytest.raises(ConfigError, match=r"quota.0.atmost: unknown key. Did you mean 'at_most'"):
+        load(path)
+    with pytest.raises(ConfigError, match=r"nothing is known of the items .*\[data\] items"):
+        compile_rules(Rules(quota=[Quota(field="genre", at_most=1)]), USERS, ITEMS, TABLE[["item_id"]])
     with pytest.raises(ConfigError, match="does not have"):
         compile_rules(Rules(quota=[Quota(field="genre", at_most=1)]), USERS, ITEMS, TABLE)
     for rule in ({"where": [Where(field="item_id", any_of=["a"])]}, {"quota": [Quota(field="item_id", at_most=1)]}):

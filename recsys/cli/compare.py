@@ -101,7 +101,7 @@ def compare(
     from recsys.evaluation.testing.choose import choose_model, mean_agreement, most_changed_users
     from recsys.evaluation.testing.compare import compare as compare_evaluations
     from recsys.evaluation.testing.gates import Gate, changes_from
-    from recsys.evaluation.testing.pick import pick_model
+    from recsys.evaluation.testing.pick import baseline_differences, pick_model
 
     if not truth and are_rating_runs(runs):
         compare_rating_runs(runs, model, metrics, fail_if or [], as_json)
@@ -144,6 +144,10 @@ def compare(
     changed = most_changed_users(evaluations[incumbent], evaluations[rival], primary, lists)
     agreement = mean_agreement(lists)
     changes = changes_from(incumbent, comparison.differences, guards, agreement)
+    if one_run:
+        # A gate asks what the models of a run are worth. A baseline may be as poor as it likes.
+        baselines = baseline_differences(run_metrics)
+        changes = [change for change in changes if change.model not in baselines]
     fired = [
         gate.describe(change)
         for gate in gates

@@ -56,8 +56,10 @@ def print_results(runs: list[Path], own_models: bool) -> None:
         if names.count(name) > 1:
             name = str(path)
         metrics[name] = RunFolder.open(path).read_object(run_files.METRICS, models=dict, about=dict)
-    for name, values in metrics.items():
+    for path, (name, values) in zip(runs, metrics.items(), strict=True):
         out.print(f"{name}: {verdict(values)}")
+        if refused := describe_refused(path):
+            out.print(refused)
     out.print()
     names_of_metrics = metrics_of(metrics)
     out.print(models_table(metrics, names_of_metrics[:MAX_METRICS]))
@@ -74,3 +76,17 @@ def print_results(runs: list[Path], own_models: bool) -> None:
     option = " --own-models" if own_models else ""
     run = shlex.quote(str(runs[0]))
     out.print(f"next: recsys recommend {run}{option} --user ID, or recsys compare {run} OTHER_RUN")
+
+
+def describe_refused(run: Path) -> str:
+    """Return a sentence on the refused rows of a run: how many, why, and where they are.
+
+    It is "" if no row was refused.
+    """
+    from recsys.runfolder import RunFolder
+
+    refused = RunFolder.open(run).read_object(run_files.DATA_CARD, refused=dict)["refused"]
+    if not refused.get("total"):
+        return ""
+    reasons = ", ".join(f"{reason}: {count:,}" for reason, count in refused["by_reason"].items())
+    return f"{refused['total']:,} rows were refused ({reasons}); see {run / run_files.REFUSED_ROWS}"

@@ -60,8 +60,10 @@ def update(
         )
     if against:
         print(f"share of the first ten items that are also in the lists of {against}: {result.overlap:.1%}")
-    if result.retrain:
-        print("retrain now")
+    if result.retrain and result.events_left_out > result.retrain_at * result.events:
+        print(f"retrain now: more than {result.retrain_at:.0%} of the events are left out")
+    elif result.retrain:
+        print(f"retrain now: the drift grew by more than {result.retrain_at}")
     elif math.isnan(result.drift_after):
         print("whether to retrain was not measured: only ALS has a measure of drift. Retrain on a schedule.")
     else:

@@ -211,7 +211,8 @@ def paired_difference(metric: str, errors: np.ndarray, other_errors: np.ndarray,
     if users >= 2 and standard_error > 0:
         p = float(2 * stats.t.sf(abs(value - other_value) / standard_error, users - 1))
     elif users >= 2:
-        p = 1.0
+        # All users have the same difference.
+        p = 1.0 if value == other_value else 0.0
     return cell | {"p": p}
 
 

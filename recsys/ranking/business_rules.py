@@ -121,6 +121,10 @@ class Rules(_Strict):
     quota: list[Quota] = []
 
 
+TABLES: dict[str, type[BaseModel]] = {"where": Where, "available": Available, "quota": Quota}
+"""Name of a rule that is a table of its own -> the class with its keys."""
+
+
 @dataclass(frozen=True)
 class CompiledRules:
     """Rules in the form of arrays, whose rows and columns are the users and items of two id maps.
@@ -165,7 +169,9 @@ def load(path: str | Path) -> Rules:
             key = ".".join(map(str, problem["loc"]))
             message = describe_values([problem])
             if problem["type"] == "extra_forbidden":
-                message = f"unknown key.{suggest_nearest(str(problem['loc'][-1]), Rules.model_fields)}"
+                table_name, *inside = problem["loc"]
+                keys = (TABLES[str(table_name)] if inside else Rules).model_fields
+                message = f"unknown key.{suggest_nearest(str(problem['loc'][-1]), keys)}"
             lines.append(f"{path}: {key}: {message}")
         raise ConfigError("\n".join(lines)) from None
 
@@ -253,6 +259,11 @@ def _column(table: pd.DataFrame | None, field: str, items: IdMap) -> pd.Series:
         )
     if table is None or field not in table:
         columns: set[str] = set() if table is None else set(table.columns) - {ITEM}
+        if not columns:
+            raise ConfigError(
+                f"a rule asks for the field '{field}', but nothing is known of the items besides their ids: make the"
+                " run with an items table ([data] items)."
+            )
         hint = suggest_nearest(field, columns)
         raise ConfigError(f"a rule asks for the field '{field}', which the items table does not have.{hint}")
     return table.set_index(ITEM)[field].reindex(pd.Index(items.ids))

@@ -3,6 +3,7 @@ it."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,9 @@ from recsys.types import Histories
 
 MAX_NAMES = 3
 """Largest number of liked items, and of shared values, that a sentence names."""
+
+NUMBER = re.compile(r"[-+]?\d+([.,]\d+)?")
+"""A text that is a number."""
 
 YEARS = (1800, 2100)
 """Whole numbers in this range are treated as years. Items of the same decade share a value."""
@@ -78,7 +82,8 @@ class Reasons:
         """Return the attribute values that an item has in common with some other items.
 
         At most :data:`MAX_NAMES` values are returned: those that most of the other items have, the
-        most frequent first. A cell such as "drama|war" has two values. For a year, the decade is
+        most frequent first. A value that is a number follows the name of its column, for example "age
+        limit 16". A cell such as "drama|war" has two values. For a year, the decade is
         compared, for example "1970s". Other numbers, the title and the id are not compared.
 
         Args:
@@ -91,8 +96,12 @@ class Reasons:
                 continue
             for value in self._values(str(name), item):
                 count = sum(value in self._values(str(name), int(row)) for row in others)
-                if count:
-                    shared.append((-count, value))
+                if not count:
+                    continue
+                # A bare number says nothing to a reader.
+                if NUMBER.fullmatch(value.strip()):
+                    value = f"{str(name).replace('_', ' ')} {value}"
+                shared.append((-count, value))
         return [value for _, value in sorted(shared, key=lambda pair: pair[0])[:MAX_NAMES]]
 
     def feature_name(self, feature: str, item: int) -> str:

@@ -326,6 +326,8 @@ def _overlap(updated: SavedModel, retrained: SavedModel, k: int = 10, max_users:
     """
     user_ids = updated.history.users.all_ids
     user_ids = user_ids[retrained.history.users.rows(user_ids) >= 0]
+    if not len(user_ids):
+        raise InputError("the two bundles have no user in common, so their lists cannot be compared.")
     user_ids = user_ids[:: max(1, len(user_ids) // max_users)]
     pairs = zip(_lists(updated, user_ids, k), _lists(retrained, user_ids, k), strict=True)
     return float(np.mean([len(set(a) & set(b)) / k for a, b in pairs]))

@@ -227,6 +227,12 @@ def test_days_of_a_spreadsheet_are_not_seconds(tmp_path, day):
     assert len(events) == 10
 
 
+def test_an_items_table_without_ids_is_answered_with_its_own_section(tmp_path):
+    (tmp_path / "items.csv").write_text("movieId,title\n1,Heat\n")
+    with pytest.raises(InputError, match=r'\[data.item_columns\], for example item_id = "movieId", or with --set'):
+        read_items(tmp_path / "items.csv")
+
+
 def test_decimal_commas_are_answered_with_what_to_write(tmp_path):
     (tmp_path / "e.csv").write_text("user_id;item_id;value\n" + "u;i;4,5\n" * 9)
     with pytest.raises(InputError, match="decimal comma"):

@@ -148,7 +148,8 @@ def outcomes(n=60, **changed):
     [
         (outcomes(user_id=1), "59 rows repeat a user"),
         (outcomes(outcome=np.nan), "60 cells of 'outcome' are missing"),
-        (outcomes(before=np.inf), "60 cells of 'before' are missing or infinite"),
+        (outcomes(before=np.inf), "60 cells of 'before' are missing, infinite or no numbers"),
+        (outcomes(outcome=["1", "2", "x"] * 20), "20 cells of 'outcome' are .* no numbers, first 'x' in row 3"),
         (outcomes(arm="new"), r"the arms are \['new'\]: 'control' and at least one other arm"),
         (outcomes(n=8), "arm 'control' has 4 users: at least 10 are needed"),
         (outcomes(outcome=3.0), "the same for every user"),

@@ -33,6 +33,11 @@ def test_when_gates_fire(difference, low, high, drops, rises, within):
     assert Gate.parse("ndcg@10 within .01", ["ndcg@10"]).fires(found) is within
 
 
+@pytest.mark.parametrize(("text", "limit"), [("5", 5.0), ("5.", 5.0), (".5", 0.5), ("1e-3", 0.001), ("2.5E2", 250.0)])
+def test_a_limit_is_any_number_that_is_not_negative(text, limit):
+    assert Gate.parse(f"ndcg@10 drops {text}", ["ndcg@10"]).limit == limit
+
+
 def test_within_of_a_cost_looks_upwards():
     gate = Gate.parse("ms_per_user within 5", ["ms_per_user"])
     assert not gate.fires(Change("ms_per_user", "new", "old", -90.0, -90.0, -90.0))

@@ -1,6 +1,7 @@
 """Errors of predicted ratings with their intervals: against scipy, simulations and closed forms."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -16,6 +17,17 @@ from recsys.evaluation.rating_summary import (
     summarise_ratings,
 )
 from recsys.evaluation.settings import RunEvaluationSettings
+from recsys.evaluation.testing.compare_ratings import compare_predictions
+
+
+def test_the_model_with_the_smaller_errors_wins_and_a_constant_difference_is_no_chance():
+    """Every user has an error of 0.2 by one model, and of 0.5 by the other."""
+    table = pd.DataFrame({"user_id": [1, 2, 3], "item_id": [7, 8, 9], "value": [3.0, 4.0, 5.0]})
+    tables = {name: table.assign(score=table["value"] + error) for name, error in (("poor", 0.5), ("good", 0.2))}
+    comparison = compare_predictions(tables, ["mae"])
+    assert comparison.differences["p"].tolist() == [0.0]
+    assert comparison.table()["mae"].tolist() == ["0.5000", "0.2000 a"]
+    assert "0.2000 a" in str(comparison)
 
 
 def pairs_of(user, rating, support=None, fold=None):

@@ -66,6 +66,11 @@ def test_the_knots_of_a_number_are_named_by_the_number_of_the_item():
     assert renamed == {"genres=war": 0.5, "year=1975": pytest.approx(0.3)}
 
 
+def test_a_shared_number_is_named():
+    items = ITEMS.assign(age_limit=["16"] * 14).drop(columns="year")
+    assert Reasons(items).shared_values(0, [1, 2]) == ["war", "age limit 16"]
+
+
 @pytest.mark.parametrize(
     ("word", "names", "expected"),
     [

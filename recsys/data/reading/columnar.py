@@ -19,7 +19,7 @@ import pyarrow.parquet
 
 from recsys.data.reading.sources import Source
 from recsys.errors import InputError, suggest_columns
-from recsys.schema import EVENTS
+from recsys.schema import EVENTS, ITEM, USER
 
 ROWS = 1 << 20
 """The number of rows of a typed table per chunk."""
@@ -346,7 +346,15 @@ def require_id_columns(source: str, mapping: dict[str, str], names: list[str]) -
     missing = [column for column in EVENTS.required if column in mapping and not present & {column, mapping[column]}]
     if missing:
         hints = suggest_columns([mapping[column] for column in missing], names)
-        raise InputError(f'{source}:{hints} Map columns under [data.columns], for example user_id = "{names[0]}".')
+        section = "columns"
+        if USER not in mapping:
+            section = "item_columns"
+        elif ITEM not in mapping:
+            section = "user_columns"
+        raise InputError(
+            f'{source}:{hints} Map columns under [data.{section}], for example {missing[0]} = "{names[0]}", or with'
+            f" --set data.{section}.{missing[0]}={names[0]}."
+        )
     # Tables of items and users may have our names although the log of events has others.
     if not mapping.keys() >= {*EVENTS.required}:
         return

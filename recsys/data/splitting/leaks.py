@@ -143,7 +143,7 @@ def _normalise_ids(ids: pd.Series) -> pd.Series:
 
 def _describe_row(rows: pd.DataFrame, chosen: np.ndarray) -> str:
     row = rows[chosen].iloc[0]
-    text = f"user {row[USER]!r}, item {row[ITEM]!r}"
+    text = f"user {str(row[USER])!r}, item {str(row[ITEM])!r}"
     if TIME in rows:
         text += f" at {to_iso(row[TIME])}"
     return text
@@ -168,7 +168,9 @@ def _find_future_events(train: pd.DataFrame, test: pd.DataFrame) -> Iterator[Fin
         new = begins.index[begins >= cut]
         if len(new):
             kind = leak.partition(" ")[0]
-            message = f"train knows {len(new):,} {kind} only from rows at or after the first test row, e.g. {new[0]!r}"
+            message = (
+                f"train knows {len(new):,} {kind} only from rows at or after the first test row, e.g. {str(new[0])!r}"
+            )
             yield Finding(leak, len(new), message)
 
 

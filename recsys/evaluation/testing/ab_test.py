@@ -163,7 +163,6 @@ def analyse_experiment(
             infinite, there is no arm ``control`` or no other arm, an arm has fewer than
             :data:`MIN_ARM_USERS` users, all outcomes within the arms are equal, or ``expected`` is
             no possible effect (:func:`compare_arms`).
-        ValueError: an outcome or a covariate is text that is not a number.
     """
     _check_outcomes(table, control)
     results = []
@@ -324,9 +323,13 @@ def _check_outcomes(table: pd.DataFrame, control: str) -> None:
     for column in (OUTCOME, COVARIATE):
         if column not in table:
             continue
-        if bad := int((~np.isfinite(table[column].to_numpy(dtype=np.float64))).sum()):
+        numbers = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=np.float64)
+        is_bad = ~np.isfinite(numbers)
+        if is_bad.any():
+            first = int(is_bad.argmax())
             raise InputError(
-                f"outcomes: {bad:,} cells of '{column}' are missing or infinite: write 0 for a user without any."
+                f"outcomes: {int(is_bad.sum()):,} cells of '{column}' are missing, infinite or no numbers, first"
+                f" {str(table[column].iloc[first])!r} in row {first + 1}: write 0 for a user without any."
             )
     sizes = table[ARM].value_counts()
     if control not in sizes.index or len(sizes) < 2:

@@ -13,6 +13,7 @@ import pandas as pd
 from recsys import run_files
 from recsys.data.hashing import id_bits
 from recsys.errors import InputError, suggest_nearest
+from recsys.evaluation.settings import RATING_METRICS
 from recsys.evaluation.testing.significance import (
     Method,
     bootstrap_sums,
@@ -63,14 +64,14 @@ class Comparison:
 
         A row starts with the letter of its model. Each mean is followed by the letters of the
         models that the model beats. It beats a model if ``difference`` shows a higher value for it
-        and ``p_holm`` is at most ``alpha``.
+        (a lower one for an error of predicted ratings) and ``p_holm`` is at most ``alpha``.
         """
         letters = dict(zip(self.means.index, _letters(len(self.means)), strict=True))
         beaten: dict[tuple[str, str], list[str]] = {}
         for row in self.differences.itertuples():
             if row.p_holm <= self.alpha and row.difference:
                 winner, loser = row.model, row.against
-                if row.difference < 0:
+                if (row.difference < 0) != (row.metric in RATING_METRICS):
                     winner, loser = loser, winner
                 beaten.setdefault((winner, row.metric), []).append(letters[loser])
         cells: dict[str, list[str]] = {metric: [] for metric in self.means}
@@ -81,7 +82,8 @@ class Comparison:
         return pd.DataFrame(cells, index=pd.Index([f"{letters[name]} {name}" for name in self.means.index]))
 
     def __str__(self) -> str:
-        return f"{self.table().to_string()}\n\n{self.differences.drop(columns='folds').to_string(index=False)}"
+        differences = self.differences.drop(columns="folds", errors="ignore")
+        return f"{self.table().to_string()}\n\n{differences.to_string(index=False)}"
 
 
 def compare(

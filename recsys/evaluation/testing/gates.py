@@ -30,7 +30,7 @@ from recsys.evaluation.testing.choose import GUARDRAILS
 
 KINDS = ("drops", "rises", "within")
 """The kinds of gates, see the description of this module."""
-_PATTERN = re.compile(r"(?P<measure>\S+)\s+(?P<kind>\w+)\s+(?P<limit>\d*\.?\d+)")
+_PATTERN = re.compile(r"(?P<measure>\S+)\s+(?P<kind>\w+)\s+(?P<limit>\d+\.?\d*([eE][-+]?\d+)?|\.\d+)")
 
 
 @dataclass(frozen=True)

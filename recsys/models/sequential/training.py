@@ -178,9 +178,10 @@ def train_network(
                 f" smaller learning_rate than {network.learning_rate:g}."
             )
         values.append(-losses[-1] if validate is None else validate(candidate))
-        if values[-1] >= max(values):
+        sweeps_since_best = len(values) - 1 - int(np.argmax(values))
+        if sweeps_since_best == 0:
             best = candidate
-        elif len(values) - 1 - int(np.argmax(values)) >= settings.patience:
+        elif sweeps_since_best >= settings.patience:
             reason = f"no better for {settings.patience} sweeps"
             is_over = True
         logger.debug(
