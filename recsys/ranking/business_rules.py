@@ -28,7 +28,7 @@ import tomllib
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -40,7 +40,8 @@ from recsys.features.segment_popularity import value_as_text, values_as_text
 from recsys.schema import ITEM
 from recsys.types import IdMap
 
-Ids = list[int | str]
+Ids = Annotated[list[int | str], Field(fail_fast=True)]
+"""Ids of a rule. The check ends at the first wrong one, because a long list could have as many faults as elements."""
 
 
 class _Strict(BaseModel):
@@ -62,8 +63,8 @@ class Where(_Strict):
     """
 
     field: str
-    any_of: list[bool | int | float | str] | None = None
-    none_of: list[bool | int | float | str] | None = None
+    any_of: Annotated[list[bool | int | float | str], Field(fail_fast=True)] | None = None
+    none_of: Annotated[list[bool | int | float | str], Field(fail_fast=True)] | None = None
     at_least: float | None = None
     at_most: float | None = None
 
@@ -116,9 +117,9 @@ class Rules(_Strict):
     allow: Ids | None = None
     deny: Ids = []
     deny_for: dict[str, Ids] = {}
-    where: list[Where] = []
+    where: Annotated[list[Where], Field(fail_fast=True)] = []
     available: Available | None = None
-    quota: list[Quota] = []
+    quota: Annotated[list[Quota], Field(fail_fast=True)] = []
 
 
 TABLES: dict[str, type[BaseModel]] = {"where": Where, "available": Available, "quota": Quota}
@@ -316,10 +317,10 @@ def _to_seconds(moment: Any) -> float:
     Raises:
         InputError: the text is neither a number nor an ISO date.
     """
-    if isinstance(moment, int | float | np.number):
-        return float(moment)
     try:
         return float(moment) if not isinstance(moment, date) else _timestamp(moment)
+    except OverflowError:
+        raise InputError("available: a number of seconds has more digits than a time can have") from None
     except ValueError:
         pass
     try:

@@ -14,16 +14,21 @@ class Limits:
 
     Attributes:
         k: the length of a list.
-        history: the number of entries of a history, and of events in one request.
+        k_with_reasons: the length of a list whose items have reasons, each of which is computed alone.
+        history: the number of entries of a history, of events in one request, and of users in a rule ``deny_for``.
         batch: the number of lists in one request.
+        where, quotas: the number of these rules in one request; each looks at all items.
         body_bytes: the size of the body.
-        seconds: the time from the first byte of the request to its answer.
+        seconds: the time from the end of the headers of the request to its answer.
         waiting: the number of requests that are answered or wait at the same time.
     """
 
     k: int = 1_000
+    k_with_reasons: int = 100
     history: int = 1_000
     batch: int = 100
+    where: int = 20
+    quotas: int = 5
     body_bytes: int = 2**20
     seconds: float = 10.0
     waiting: int = 128

@@ -17,6 +17,9 @@ CONTENT_TYPE = "application/problem+json"
 MAX_MESSAGE = 300
 """Largest number of characters of a message. Messages repeat the value that they are about."""
 
+MAX_ERRORS = 20
+"""Largest number of faults that an answer describes. A small body may have a hundred thousand."""
+
 
 class FieldProblem(TypedDict):
     """What is wrong with one field of a request."""
@@ -75,8 +78,13 @@ class Problem(Exception):
 def invalid_fields(error: ValidationError) -> Problem:
     """Return the problem of a request whose fields are not what they must be.
 
-    A field that may have several types has one message for all of them.
+    A field that may have several types has one message for all of them. More than ``MAX_ERRORS`` faults
+    are counted and not described, because describing them would block the server.
     """
+    if error.error_count() > MAX_ERRORS:
+        return Problem(
+            422, f"the request has {error.error_count():,} faults, such as unknown fields: see /openapi.json."
+        )
     problems = error.errors(include_url=False)
     if any(problem["type"] == "json_invalid" for problem in problems):
         return Problem(400, f"the body is not JSON: {problems[0]['ctx']['error']}")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from stat import S_ISREG
 
-from recsys.errors import ConfigError, suggest_nearest
+from recsys.errors import ConfigError, RunFolderError, suggest_nearest
 from recsys.saved.pointer import follow_pointer
 from recsys.serving.answers import LoadedModel
 from recsys.serving.problems import Problem
@@ -31,11 +32,17 @@ class Registry:
             model.warm()
 
     def moved_pointers(self) -> list[str]:
-        """Return the names whose pointer has moved since the last call, or since the start."""
+        """Return the names whose pointer was written since the last call, or since the start.
+
+        A pointer whose bundle does not exist yet is looked at again at the next call.
+        """
         names = []
         for name, path in self.paths.items():
             now = _look(path)
             if now != self._seen[name]:
+                if not _target_exists(path):
+                    self._refused[name] = "the pointer names a bundle that does not exist"
+                    continue
                 self._seen[name] = now
                 names.append(name)
         return names
@@ -58,7 +65,7 @@ class Registry:
         self._refused[model.name] = ""
 
     def refuse(self, name: str, reason: str) -> None:
-        """Keep the reason why a newer bundle is not served, for ``/ready``."""
+        """Keep the reason why a newer bundle is not served, for ``/ready``; empty: there is no newer one."""
         self._refused[name] = reason
 
     def model(self, name: str | None = None) -> ServedModel:
@@ -115,9 +122,21 @@ def parse_paths(texts: list[str]) -> dict[str, Path]:
     return paths
 
 
-def _look(path: Path) -> str:
-    """Return the content of a pointer, or empty text if the path is none."""
+def _look(path: Path) -> tuple[int, int] | None:
+    """Return what tells one writing of a pointer from the next, or None if the path is no file.
+
+    The text would not do: a bundle that is published again has the same name.
+    """
     try:
-        return path.read_text(encoding="utf-8") if path.is_file() else ""
-    except (OSError, UnicodeDecodeError):
-        return ""
+        state = path.stat()
+    except OSError:
+        return None
+    return (state.st_mtime_ns, state.st_ino) if S_ISREG(state.st_mode) else None
+
+
+def _target_exists(path: Path) -> bool:
+    """Return whether the bundle of a pointer exists. A pointer that cannot be read counts: opening it says why."""
+    try:
+        return follow_pointer(path).exists()
+    except RunFolderError:
+        return True

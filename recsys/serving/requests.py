@@ -58,6 +58,13 @@ Value = Annotated[FiniteFloat, Field(ge=-1e30, le=1e30)]
 """A value of an event. Sums of larger ones would not fit in float32."""
 
 
+Checked = TypeVar("Checked", bound=BaseModel)
+Element = TypeVar("Element")
+
+Several = Annotated[list[Element], Field(fail_fast=True)]
+"""A list whose check ends at its first wrong element: collecting the faults of a long list takes seconds."""
+
+
 class Strict(BaseModel):
     """A class that refuses unknown fields and values of another type."""
 
@@ -106,19 +113,19 @@ class ListRequest(UserListOptions):
     """The body of ``POST /recommend``: for whom, from what, and which items."""
 
     user: Id | None = Field(default=None, description="the id of a user; unset: somebody of whom only this is known")
-    history: list[HistoryEntry | Id] = Field(default=[], description="events that are added to the user's history")
+    history: Several[HistoryEntry | Id] = Field(default=[], description="events that are added to the user's history")
     attributes: dict[Word, Word] = Field(
         default={}, description="column -> value, the segment of a user without a history"
     )
-    exclude: list[Id] = Field(default=[], description="items that the list leaves out")
-    only: list[Id] | None = Field(default=None, description="the only items that the list may name")
+    exclude: Several[Id] = Field(default=[], description="items that the list leaves out")
+    only: Several[Id] | None = Field(default=None, description="the only items that the list may name")
     rules: Rules | None = Field(default=None, description="business rules for this list (docs/rules.md)")
 
 
 class BatchRequest(Strict):
     """The body of ``POST /recommend/batch``."""
 
-    requests: list[ListRequest] = Field(min_length=1)
+    requests: Several[ListRequest] = Field(min_length=1)
 
 
 class Event(Strict):
@@ -135,7 +142,7 @@ class Event(Strict):
 class EventsRequest(Strict):
     """The body of ``POST /events``."""
 
-    events: list[Event] = Field(min_length=1)
+    events: Several[Event] = Field(min_length=1)
 
 
 class SimilarQuery(ListOptions):
@@ -174,21 +181,18 @@ class Answer(Strict):
 class OnboardRequest(ListOptions):
     """The body of ``POST /onboard``: the answers so far."""
 
-    answers: list[Answer] = Field(default=[], max_length=100)
+    answers: Several[Answer] = Field(default=[], max_length=100)
 
 
 class AgreementRequest(Strict):
     """The body of ``POST /agreement``: two lists of items, best first."""
 
-    a: list[Id] = Field(max_length=1000)
-    b: list[Id] = Field(max_length=1000)
+    a: Several[Id] = Field(max_length=1000)
+    b: Several[Id] = Field(max_length=1000)
 
 
 class NoQuery(Strict):
     """A query without parameters."""
-
-
-Checked = TypeVar("Checked", bound=BaseModel)
 
 
 def parse_query(kind: type[Checked], pairs: list[tuple[str, str]]) -> Checked:
@@ -222,7 +226,7 @@ def check_limits(request: BaseModel, limits: Limits) -> None:
     """Check that a request is within the limits of the server.
 
     Raises:
-        Problem: a list, a history or a batch is too long.
+        Problem: a list, a history, a batch or a kind of rules is too long.
     """
     sizes: list[tuple[str, int, int]] = []
     if isinstance(request, BatchRequest):
@@ -231,10 +235,16 @@ def check_limits(request: BaseModel, limits: Limits) -> None:
             check_limits(part, limits)
     if isinstance(request, ListOptions):
         sizes.append(("k", request.k, limits.k))
+        if request.reasons:
+            sizes.append(("k with reasons", request.k, limits.k_with_reasons))
     if isinstance(request, EventsRequest):
         sizes.append(("events", len(request.events), limits.history))
     if isinstance(request, ListRequest):
         sizes.append(("history", len(request.history), limits.history))
+        if request.rules is not None:
+            sizes.append(("rules.where", len(request.rules.where), limits.where))
+            sizes.append(("rules.quota", len(request.rules.quota), limits.quotas))
+            sizes.append(("rules.deny_for", len(request.rules.deny_for), limits.history))
     for field, size, limit in sizes:
         if size > limit:
             message = f"at most {limit:,} (it is {size:,})"

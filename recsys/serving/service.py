@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
@@ -18,6 +19,7 @@ from threadpoolctl import threadpool_limits
 from recsys.errors import RecsysError
 from recsys.evaluation.agreement.measures import agree
 from recsys.logging import logger
+from recsys.saved.pointer import follow_pointer
 from recsys.serving.answers import (
     AgreementAnswer,
     BatchAnswer,
@@ -123,10 +125,11 @@ class Service:
                 try:
                     model = await loop.run_in_executor(self._loading, self.registry.open_newer, name)
                     if model is None:
+                        self.registry.refuse(name, "")
                         continue
                     await self._score(model.warm)
                 except Exception as error:
-                    self.registry.refuse(name, _reason(error))
+                    self.registry.refuse(name, _reason(error, self.registry.paths[name]))
                     self.metrics.refused_reloads += 1
                     logger.error(
                         "model %s: the newer bundle is refused, the older one goes on: %s",
@@ -350,11 +353,19 @@ def _item_row(model: ServedModel, item: str) -> int:
     return row
 
 
-def _reason(error: Exception) -> str:
-    """Return why a bundle is refused, for clients: a message of ours, or the kind of any other error."""
-    if isinstance(error, RecsysError):
-        return str(error)
-    return f"{type(error).__name__}; the log has more"
+def _reason(error: Exception, path: Path) -> str:
+    """Return why a bundle is refused, for clients: its name and the kind of the error.
+
+    Anybody may ask ``/ready``, so the message, which may have paths of files, is for the log alone.
+
+    Args:
+        path: the bundle, or the pointer to it.
+    """
+    try:
+        name = follow_pointer(path).name
+    except RecsysError:
+        name = path.name
+    return f"{type(error).__name__}: {name} cannot be served; the log says why."
 
 
 def _use_one_core() -> None:

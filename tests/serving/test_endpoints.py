@@ -52,6 +52,39 @@ REFUSED = {
     "an unknown field of a rule": ("POST", "/recommend", {}, {"rules": {"where": [{"field": "x"}]}}, 422, "'x'"),
     "a rule on ids": ("POST", "/recommend", {}, {"rules": {"where": [{"field": "item_id"}]}}, 422, "not an attribute"),
     "a wrong time": ("POST", "/recommend", {}, {"rules": {"available": {"at": "now"}}}, 422, "ISO date"),
+    "a time beyond numbers": (
+        "POST",
+        "/recommend",
+        {},
+        b'{"rules": {"available": {"from_field": "from", "at": 1%s}}}' % (b"0" * 400),
+        422,
+        "seconds",
+    ),
+    "many rules": (
+        "POST",
+        "/recommend",
+        {},
+        {"rules": {"where": [{"field": "year"}] * 21}},
+        422,
+        "rules.where: at most",
+    ),
+    "many quotas": (
+        "POST",
+        "/recommend",
+        {},
+        {"rules": {"quota": [{"field": "year", "at_most": 1}] * 6}},
+        422,
+        "rules.quota: at most 5",
+    ),
+    "many denials": (
+        "POST",
+        "/recommend",
+        {},
+        {"rules": {"deny_for": {str(user): [] for user in range(1001)}}},
+        422,
+        "rules.deny_for: at most 1,000",
+    ),
+    "many reasons": ("GET", "/recommend", {"user": "a", "k": 101, "reasons": "true"}, None, 422, "k with reasons"),
     "an unknown item": ("GET", "/items/zzz", {}, None, 404, "no item 'zzz'"),
     "similar to nothing": ("GET", "/similar", {"item": "zzz"}, None, 404, "no item 'zzz'"),
     "a path": ("GET", "/items/../../etc/passwd", {}, None, 404, "no item"),
@@ -79,6 +112,28 @@ def test_messages_are_short(client):
     assert answer.status == 422
     assert len(answer.body) < 30_000
     assert all(len(error["message"]) <= 300 for error in answer.json["errors"])
+
+
+MANY_FAULTS = {
+    "events": ("/events", {"events": [1] * 50_000}),
+    "a history": ("/recommend", {"history": [[]] * 50_000}),
+    "items": ("/recommend", {"exclude": [[]] * 50_000, "only": [[]] * 50_000}),
+    "a batch": ("/recommend/batch", {"requests": [1] * 50_000}),
+    "two lists": ("/agreement", {"a": [[]] * 1000, "b": [[]] * 1000}),
+    "answers": ("/onboard", {"answers": [1] * 100}),
+    "rules": ("/recommend", {"rules": {"deny": [[]] * 50_000, "where": [1] * 50_000, "quota": [1] * 50_000}}),
+    "values of a rule": ("/recommend", {"rules": {"where": [{"field": "year", "any_of": [[]] * 50_000}]}}),
+    "unknown fields": ("/recommend", {str(number): 1 for number in range(50_000)}),
+}
+
+
+@pytest.mark.parametrize("case", MANY_FAULTS)
+def test_a_body_with_many_faults_has_a_short_answer(client, case):
+    path, body = MANY_FAULTS[case]
+    answer = client.post(path, body)
+    check_problem(answer, 422)
+    assert len(answer.json.get("errors", [])) <= 20
+    assert len(answer.body) < 10_000
 
 
 def test_a_body_is_limited_whether_it_says_its_size_or_not(make_client):
