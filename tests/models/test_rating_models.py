@@ -167,6 +167,33 @@ def test_equal_similarities_keep_the_items_of_the_lower_rows():
     assert deviation[0] == pytest.approx(6.0)
 
 
+@pytest.mark.parametrize("seed", range(30))
+def test_neighbours_are_the_first_by_similarity_and_row(seed):
+    """Deviations of 1 and -1 have many equal similarities."""
+    rng = np.random.default_rng(seed)
+    dense = rng.choice([-1.0, 0.0, 1.0], (8, 25), p=[0.35, 0.3, 0.35])
+    user, item = np.nonzero(dense)
+    by_user = np.append(0, np.cumsum(np.bincount(user, minlength=8)))
+    by_item = np.append(0, np.cumsum(np.bincount(item, minlength=25)))
+    order = np.argsort(item, kind="stable")
+    deviation = dense[user, item]
+    pairs = np.arange(8), np.zeros(8, dtype=np.int64)
+    predicted = predict_deviations(
+        by_user, item, deviation, by_item, user[order], deviation[order], *pairs, 2, 1.0, 0.0
+    )
+    for u in range(8):
+        neighbours = []
+        for j in np.flatnonzero(dense[u])[np.flatnonzero(dense[u]) > 0]:
+            common = (dense[:, 0] != 0) & (dense[:, j] != 0)
+            count, product = common.sum(), dense[common, 0] @ dense[common, j]
+            if product > 0:
+                neighbours.append((-(count / (count + 1.0) * product / count), j))
+        nearest = sorted(neighbours)[:2]
+        weights = np.array([-similarity for similarity, _ in nearest])
+        expected = weights @ dense[u, [j for _, j in nearest]] / weights.sum() if nearest else np.nan
+        assert predicted[u] == pytest.approx(expected, nan_ok=True)
+
+
 def test_a_draw_of_a_factor_has_the_mean_and_the_covariance_of_its_posterior():
     rng = np.random.default_rng(0)
     fixed = rng.normal(size=(6, 3))

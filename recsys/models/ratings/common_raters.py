@@ -47,6 +47,7 @@ def predict_deviations(
     touched = np.empty(n_items, dtype=np.int64)
     top_similarity = np.empty(neighbours)
     top_deviation = np.empty(neighbours)
+    top_item = np.empty(neighbours, dtype=np.int64)
     start = 0
     while start < m:
         item = items[start]
@@ -78,17 +79,20 @@ def predict_deviations(
                 if count < neighbours:
                     top_similarity[count] = similarity
                     top_deviation[count] = user_deviation[j_entry]
+                    top_item[count] = j
                     count += 1
                 elif similarity > top_similarity[lowest]:
                     top_similarity[lowest] = similarity
                     top_deviation[lowest] = user_deviation[j_entry]
+                    top_item[lowest] = j
                 else:
                     continue
                 if count == neighbours:
                     lowest = 0
                     for place in range(1, count):
-                        # Of equal similarities the one that was put in last is replaced first.
-                        if top_similarity[place] <= top_similarity[lowest]:
+                        difference = top_similarity[place] - top_similarity[lowest]
+                        # Of equal similarities the item with the higher row is replaced first.
+                        if difference < 0 or (difference == 0 and top_item[place] > top_item[lowest]):
                             lowest = place
             if count:
                 total = 0.0
