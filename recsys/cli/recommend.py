@@ -65,17 +65,17 @@ def recommend(
     ] = None,
     explore: Annotated[
         float | None,
-        typer.Option(help="Draw the list at random: near 0 hardly; at 0.1 the best items are likely; at 1 few are."),
+        typer.Option(help="Draw the list at random. Near 0 it is almost the usual list; at 1 it is nearly any list."),
     ] = None,
     seed: Annotated[int, typer.Option(help="The seed of --explore; the same seed gives the same list.")] = 0,
     model: ModelName = None,
     save: TableOut = None,
     own_models: OwnModels = False,
 ) -> None:
-    """Print the best items of some users as CSV: user_id, item_id, rank, score, source.
+    """Print the best items of some users as CSV: user_id, item_id, rank, score, source[, title].
 
-    The lists are for users: they rank all items, also of a run that ranked new items alone
-    ([judge] candidates). --rules leaves items out.
+    The source is the model that scored the user: the model of the run, or its fallback. The lists
+    rank all items but those that the user has seen, also where the run ranked new items alone.
 
     Example: recsys recommend runs/demo --user u0001 -k 5
 

@@ -448,15 +448,16 @@ def generate_world(
 ) -> dict[str, Path]:
     """Write the world of a recipe as :func:`write_world` does, but generate it in parts.
 
-    The memory that is needed does not grow with the number of users.
+    The memory that is needed does not grow with the number of users. The result is that of
+    :func:`write_world`: name of a table -> path of its file.
 
     Args:
         recipe: the generator.
         folder, format: as for :func:`write_world`.
-        users_at_a_time: the number of users per part. It does not change the files. None:
+        users_at_a_time: the number of users per part. It does not change the rows of the files. None:
             ``recipe.block``.
-        progress: a function that is called with (users done, users in all). None: no progress is
-            reported.
+        progress: a function of two arguments, the number of users that are done and the number of all
+            users. None: no progress is reported.
 
     Raises:
         ConfigError, InputError: as for :func:`write_world`.

@@ -70,7 +70,7 @@ class EvaluationSettings(BaseModel):
     metrics: tuple[str, ...] = Field(DEFAULT_METRICS, min_length=1, description="the first is the primary one")
     relevant: float | None = Field(
         None,
-        description="a test pair is relevant when its value is at least this; unset: value > 0",
+        description="a test pair is relevant when its value is above 0 and at least this; unset: value > 0",
     )
     candidates: Candidates | None = Field(
         None,

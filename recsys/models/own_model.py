@@ -117,8 +117,8 @@ def build_own_model(class_path: str, params: dict[str, Any]) -> Recommender:
         params: parameter -> value. A parameter that is not given has its default.
 
     Raises:
-        ConfigError: own models are not allowed, the class cannot be used, a parameter is unknown,
-            the class raises an error for a value, or a value cannot be written as JSON.
+        ConfigError: the call is not inside ``with allow_own_models()``, the class cannot be used, a
+            parameter is unknown, the class raises an error for a value, or a value cannot be written as JSON.
     """
     cls = own_model_class(class_path)
     with _failures_named(class_path, "making it"):

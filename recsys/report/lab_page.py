@@ -281,9 +281,10 @@ def curves(results: dict[str, Any]) -> str:
 def top_weights(results: dict[str, Any]) -> str:
     """Return an SVG figure with the top weight of each measure as a dot, largest first.
 
-    The top weight is the share of the top in the loss of agreement when the top third or the bottom
-    third of a list is shuffled: 0.5 if both count the same, see ``studies.study_measure``. Measures
-    without a top weight are left out.
+    A measure loses agreement when the top third of a list is shuffled, and also when the bottom third
+    is. The top weight is the first loss divided by the sum of both, so it is 0.5 if both thirds count
+    the same (see ``studies.study_measure``). Measures without a top weight are left out. The result
+    is "" if no measure has one.
 
     Args:
         results: the contents of lab.json, see :func:`lab_page`.

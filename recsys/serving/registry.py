@@ -60,7 +60,10 @@ class Registry:
         return ServedModel.open(name, path)
 
     def replace(self, model: ServedModel) -> None:
-        """Let later requests take this model. Requests that have begun keep the older one."""
+        """Serve ``model`` in place of the model of the same name, to all later requests.
+
+        Requests that have begun keep the older model.
+        """
         self._models[model.name] = model
         self._refused[model.name] = ""
 
@@ -105,7 +108,8 @@ class Registry:
 def parse_paths(texts: list[str]) -> dict[str, Path]:
     """Return name -> path of arguments such as ``bundles/als`` or ``name=bundles/als``.
 
-    A path without a name has the name of its folder.
+    A path without a name gets its last part as its name: "als" for ``bundles/als``. If a path exists
+    whose own name has a ``=``, the whole text is this path.
 
     Raises:
         ConfigError: two bundles have the same name.

@@ -304,7 +304,11 @@ class Service:
         return {"users": await self._score(model.search_users, query.search, query.limit)}
 
     async def onboard(self, call: Call) -> OnboardAnswer:
-        """Return the next question to a new user, and the list by the answers so far."""
+        """Return the next question to a new user, and the list that fits the answers so far.
+
+        ``call.body`` is an ``OnboardRequest`` with these answers, or None before the first one. The
+        question is None when there are no more.
+        """
         request: OnboardRequest = call.body or OnboardRequest(model=call.query.model)
         model = self.registry.model(request.model)
         answer = await self._score(model.onboard, request)

@@ -51,7 +51,7 @@ class Finding:
     Attributes:
         leak: its name in :data:`LEAKS`.
         count: the number of rows, ids or columns that leak.
-        message: a sentence with an example.
+        message: a sentence that says what leaks, with an example where there is one.
     """
 
     leak: str

@@ -564,9 +564,10 @@ def agree_tables(
 def describe_agreement(measures: Sequence[Measure], sums: Sums, counts: dict[str, int]) -> dict[str, Any]:
     """Return what ``recsys agree --json`` prints for two tables of lists, a dict.
 
-    ``measures`` is name -> a dict of ``mean``, ``ci95`` (the 95 % interval) and ``users`` (the
-    number of users for whom the measure is defined). ``about`` has ``definitions``, name -> text,
-    and ``counts``: ``without_a``, ``without_b``, and for each measure "undefined NAME".
+    The dict has two keys. Its entry "measures" is: name of a measure -> a dict of ``mean``, ``ci95``
+    (the 95 % interval) and ``users`` (the number of users for whom the measure is defined). Its entry
+    "about" has ``definitions`` (name of a measure -> text) and ``counts``: ``without_a``,
+    ``without_b``, and for each measure "undefined NAME".
 
     Args:
         measures: the measures.

@@ -34,12 +34,13 @@ class Convention:
     Attributes:
         name: the name of the convention, for example "trec".
         metrics: the name of a metric in recsys -> the function that computes it as the library
-            does.
+            does. The function takes a ``Judged`` and the cut-off k, and returns one value per user,
+            float64[users].
         ties: how equal scores are treated, see :data:`~recsys.evaluation.judging.judge.Ties`.
         missing_users: how a user with relevant items but without a list counts: "zero" (as 0) or
             "skip" (left out of means).
         nothing_relevant: how a user without relevant items counts: "zero" (as 0) or "skip" (left
-            out of means).
+            out of means). A user who has no list either counts as ``missing_users`` says.
         says: one line that describes the convention.
         by_score: whether lists are sorted by score (as float32) instead of by rank. Equal scores
             are then sorted by item id as text, descending.

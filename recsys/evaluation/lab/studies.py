@@ -449,11 +449,13 @@ def failed_checks(
 
 
 def best_measures(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the two best measures for each question that the lab can answer, as a list of dicts.
+    """Return the best measure and the next one for each question of the lab, as a list of dicts.
 
     A dict has the ``question``, the ``figure`` by which measures are ordered (for example "most
-    power"), and ``best``, a list of at most two [measure, value]. Measures that failed a check are
-    left out. The second measure is missing if all values are equal.
+    power"), and ``best``, a list of at most two [measure, value]. The second one is the first measure
+    with another value than the best, and is missing if all values are equal. Measures that failed a
+    check are left out, and for partial lists also measures without a value or with an error of at
+    most 0.01.
 
     Args:
         results: from :func:`run_lab`, with or without ``labelled``

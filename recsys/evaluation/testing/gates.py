@@ -72,13 +72,14 @@ class Gate:
         """Parse a text such as ``ndcg@10 drops 0.01``, and return its gate.
 
         Args:
-            text: ``MEASURE KIND LIMIT``. LIMIT is a plain decimal number such as ``0.01`` or ``5``,
-                without a sign or an exponent.
+            text: ``MEASURE KIND LIMIT``. KIND is "drops", "rises" or "within". LIMIT is a number
+                without a sign, such as ``0.01``, ``5`` or ``1e-3``. It is an absolute difference,
+                in the unit of the measure.
             measures: the names of the measures that the comparison has.
 
         Raises:
-            ConfigError: the text has another form, there is no such kind, or the comparison has no
-                such measure.
+            ConfigError: the text has another form, KIND is none of these three, or the comparison
+                has no such measure.
         """
         match = _PATTERN.fullmatch(text.strip())
         if not match:

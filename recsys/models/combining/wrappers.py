@@ -110,7 +110,12 @@ class StoredFactors(Recommender):
         """Return what each entry of the history adds to the score of ``item``, as computed by fold-in.
 
         A user with a stored factor is scored by that factor, so this score may differ a little from
-        the one in the list.
+        the one in the list. It is NaN, without parts, if no liked item of the history has a factor.
+
+        Args:
+            history: the history, with one row.
+            item: the row of the item.
+            user: not used, because fold-in needs the history alone.
         """
         return self.als.explain(history, item, user)
 

@@ -80,7 +80,8 @@ class Scorer(ABC):
     def scored_items(self) -> np.ndarray:
         """Return bool[kinds, items]: whether each item has a score for users of each kind.
 
-        The rows are in the order of :attr:`sources`.
+        The kinds are those of :attr:`sources`, in the same order. For example, users who are scored by
+        the fallback are one kind.
         """
 
     @abstractmethod
@@ -180,7 +181,7 @@ class RepeatScorer(Scorer):
 
     @property
     def columns(self) -> Mapping[str, str]:
-        """The columns with the items of the history and their values."""
+        """Column -> Spark type, of the columns with the items of the history and their values."""
         return {name: HISTORY_COLUMNS[name] for name in ("items", "values")}
 
     @property
@@ -244,7 +245,7 @@ class FactorScorer(Scorer):
 
     @property
     def columns(self) -> Mapping[str, str]:
-        """The column with the user's factor, and the column with the segment if there are segments."""
+        """Column -> Spark type, of the user's factor, and of the user's segment if there are segments."""
         columns = {FEATURES: "array<float>"}
         if self.segments is not None:
             columns[SEGMENT] = "int"
@@ -284,7 +285,10 @@ class FactorScorer(Scorer):
             scores[in_segment] = self.segments.scores[segment[in_segment]]
 
     def scored_items(self) -> np.ndarray:
-        """Return bool[kinds, items]: whether each item has a score for users of each kind."""
+        """Return bool[kinds, items]: whether each item has a score for users of each kind.
+
+        The kinds are those of :attr:`sources`, in the same order.
+        """
         none = np.zeros(self.n_items, dtype=bool)
         fallback = none if self.fallback is None else np.isfinite(self.fallback.scores)
         rows = [fallback, np.isfinite(self.item_factors[:, 0])]
@@ -334,7 +338,8 @@ class ModelScorer(Scorer):
 
     @property
     def columns(self) -> Mapping[str, str]:
-        """The columns of the history, and the column with the segment if there are segments."""
+        """Column -> Spark type, of the items, values and times of the user's history, and of the
+        user's segment if there are segments."""
         columns = dict(HISTORY_COLUMNS)
         if self.segments is not None:
             columns[SEGMENT] = "int"
@@ -374,7 +379,10 @@ class ModelScorer(Scorer):
             scores[:, ~self.allowed] = np.nan
 
     def scored_items(self) -> np.ndarray:
-        """Return bool[kinds, items]: whether each item has a score for users of each kind."""
+        """Return bool[kinds, items]: whether each item has a score for users of each kind.
+
+        The kinds are those of :attr:`sources`, in the same order.
+        """
         none = np.zeros(self.n_items, dtype=bool)
         fallback = none if self.fallback is None else np.isfinite(self.fallback.scores)
         rows = [fallback, self.has_score]
