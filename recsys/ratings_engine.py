@@ -15,6 +15,7 @@ import pandas as pd
 
 from recsys import models, run_files
 from recsys.config import Config
+from recsys.data.hashing import hash_words
 from recsys.data.rating_pairs import rating_per_pair
 from recsys.data.reading.read import Tables
 from recsys.data.splitting.split import split
@@ -26,6 +27,7 @@ from recsys.data.weigh import (
     interactions_to_table,
 )
 from recsys.engine import Engine
+from recsys.errors import InputError
 from recsys.evaluation.error_parts import describe_refits
 from recsys.evaluation.rating_summary import (
     PredictedRatings,
@@ -45,8 +47,14 @@ ONE_PER_PAIR = WeightSettings(aggregate="max")
 """How ratings are aggregated. Each pair has only one rating, which stays as it is."""
 
 
-REFIT_SHARES = (0.25, 0.5)
-"""The shares of train on which models are fitted again, for ``[judge] refits``."""
+REFIT_QUARTERS = {0.25: ((0,), (2,)), 0.5: ((0, 1), (2, 3))}
+"""Share of train -> the quarters of the two parts on which models are fitted again, for ``[judge] refits``.
+
+The two parts share no rating, so that their fits are independent.
+"""
+
+REFIT_SALT = 0x726566697473
+"""Hashed with the rows of a pair to divide train into quarters (the letters of "refits")."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +120,8 @@ class RatingsEngine(Engine):
         """Keep one rating per (user, item) pair, split the ratings, and write the parts.
 
         Raises:
-            InputError: all ratings have one value, or the split has no train or no test.
+            InputError: all ratings have one value, the split has no train or no test, or train has
+                fewer than four ratings and models are to be fitted on its quarters.
         """
         config = self.config
         rule = config.rule(timed=TIME in self.tables.log)
@@ -132,6 +141,11 @@ class RatingsEngine(Engine):
                 {"fold": number, "train_rows": len(parts.train), "test_rows": len(parts.test)}
                 for number, parts in splits.items()
             ]
+        if config.judge.refits and len(self.parts[0].train) < 4:
+            raise InputError(
+                f"[judge] refits = {config.judge.refits} fits models on quarters of train, and train has"
+                f" {len(self.parts[0].train)} ratings: give it at least four, or set refits = 0."
+            )
         self.pairs = _rated_pairs(splits, self.parts)
         self.scale = config.judge.scale or _range_of([part.train for part in self.parts])
         self._write_split(about, train, test)
@@ -191,20 +205,20 @@ class RatingsEngine(Engine):
             return
         part = self.parts[0]
         is_of_part = self.pairs.fold == part.fold
-        refits = {
-            share: np.array(
-                [self._predict_from_share(name, share, number) for number in range(self.config.judge.refits)]
-            )
-            for share in REFIT_SHARES
-        }
+        refits: dict[float, list[list[np.ndarray]]] = {share: [] for share in REFIT_QUARTERS}
+        for number in range(self.config.judge.refits):
+            quarter = quarter_of_entries(part.train, self.config.seed, number)
+            for share, two_parts in REFIT_QUARTERS.items():
+                fits = [self._predict_from_part(name, np.isin(quarter, quarters)) for quarters in two_parts]
+                refits[share].append(fits)
         predicted = self._predictions[name].predicted[is_of_part]
-        self._refits[name] = describe_refits(refits, predicted, self.pairs.rating[is_of_part])
+        of_shares = {share: np.array(fits) for share, fits in refits.items()}
+        self._refits[name] = describe_refits(of_shares, predicted, self.pairs.rating[is_of_part])
 
-    def _predict_from_share(self, name: str, share: float, number: int) -> np.ndarray:
-        """Return the predictions, for the first test part, of a fit on a random share of its train part."""
+    def _predict_from_part(self, name: str, keep: np.ndarray) -> np.ndarray:
+        """Return the predictions, for the first test part, of a fit on the entries ``keep`` of its train part."""
         part = self.parts[0]
-        rng = np.random.default_rng([self.config.seed, number])
-        train = keep_entries(part.train, rng.random(len(part.train)) < share)
+        train = keep_entries(part.train, keep)
         predicted = predict_ratings(self._builders[name]().fit(train), part.users, part.items)
         biases = self._builders[RATING_BASELINES[1]]().fit(train).predict(part.users, part.items)
         return np.clip(np.where(np.isnan(predicted), biases, predicted), *self.scale)
@@ -214,7 +228,7 @@ class RatingsEngine(Engine):
         self.folder.write_table(run_files.PER_USER, errors_per_user(self.pairs, self._predictions))
         metrics = summarise_ratings(self.pairs, self._predictions, self.config.judge, self.scale)
         if self._refits:
-            metrics["about"]["refits"] = {"fits": self.config.judge.refits, "models": self._refits}
+            metrics["about"]["refits"] = {"divisions": self.config.judge.refits, "models": self._refits}
         self.folder.write_json(run_files.METRICS, metrics)
         return metrics
 
@@ -278,6 +292,21 @@ def configured_model(name: str, config: Config) -> RatingModel:
     if isinstance(kind, str) and kind in models.RATING_KINDS and "seed" in models.parameters(kind):
         settings.setdefault("seed", config.seed)
     return models.build_rating_model(kind, settings)
+
+
+def quarter_of_entries(train: Interactions, seed: int, number: int) -> np.ndarray:
+    """Return the quarter of train, 0 to 3, in which each entry is, int8[n].
+
+    The entries are ordered by a hash, and the order is cut into four parts of one size, or sizes that
+    differ by 1.
+
+    Args:
+        seed, number: the seed of the run and the number of the division. Others give other quarters.
+    """
+    bits = hash_words(seed ^ REFIT_SALT, np.array(number), train.user, train.item)
+    quarter = np.empty(len(train), dtype=np.int8)
+    quarter[np.argsort(bits, kind="stable")] = np.arange(len(train)) * 4 // len(train)
+    return quarter
 
 
 def _test_part(number: int, parts: Split) -> TestPart:

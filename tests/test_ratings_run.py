@@ -172,6 +172,8 @@ def test_predictions_are_clipped_to_the_scale_and_counted(runs):
 def test_verbs_of_lists_refuse_such_a_run(runs, capsys):
     with pytest.raises(RunFolderError, match="predict ratings and make no lists"):
         open_model(runs / "folds")
+    assert run_verb(["onboard", str(runs / "folds")]) == 2
+    assert "predict ratings and make no lists" in " ".join(capsys.readouterr().err.split())
     for verb in ("route", "plan", "tune"):
         assert run_verb([verb, str(runs / "folds" / run_files.CONFIG)]) == 2
         assert f"recsys {verb} is for models that make lists" in " ".join(capsys.readouterr().err.split())

@@ -38,7 +38,7 @@ def onboard(
     from recsys.models.onboarding import STRATEGIES, Answers, Onboarding
     from recsys.ranking.rank import topk_table
     from recsys.runfolder import RunFolder, damage_explained
-    from recsys.saved.open_model import read_history_and_items
+    from recsys.saved.open_model import read_history_and_items, require_lists
     from recsys.saved.restore_values import restore_values
     from recsys.types import IdMap
 
@@ -46,9 +46,10 @@ def onboard(
         raise ConfigError(f"no strategy {strategy!r}.{suggest_nearest(strategy, STRATEGIES)}")
     folder = RunFolder.open(run)
     with damage_explained(run):
+        config = load_config(run / run_files.CONFIG)
+        require_lists(run, config.judge.task)
         history, items = read_history_and_items(folder)
         item_ids = history.items
-        config = load_config(run / run_files.CONFIG)
         split = None
         if (run / run_files.SPLIT_CARD).exists():
             split = folder.read_json(run_files.SPLIT_CARD)

@@ -29,10 +29,11 @@ class ErrorParts:
 
 
 def decompose_error(predicted: np.ndarray, rating: np.ndarray, expected: np.ndarray | None = None) -> ErrorParts:
-    """Return the parts of the squared error of models that were fitted on several train parts.
+    """Return the parts of the squared error of models that were fitted on independent train parts.
 
-    The variance is corrected for the number of fits (n − 1), and so are the other parts. So a part may
-    be slightly negative. Source: Geman, Bienenstock and Doursat, Neural Computation 1992.
+    Train parts that share ratings would give too small a variance: for a mean of random halves of one
+    table, half of it. The variance is corrected for the number of fits (n − 1), and so are the other
+    parts. So a part may be slightly negative. Source: Geman, Bienenstock and Doursat, Neural Computation 1992.
 
     Args:
         predicted: float64[fits, pairs], at least two fits.
@@ -58,15 +59,22 @@ def decompose_error(predicted: np.ndarray, rating: np.ndarray, expected: np.ndar
 def describe_refits(refits: Mapping[float, np.ndarray], predicted: np.ndarray, rating: np.ndarray) -> dict[str, Any]:
     """Return the learning curve of a model, and the parts of its error with half of train.
 
-    ``rmse`` has share of train -> RMSE of the fits on such shares (the root of the mean over fits);
-    ``variance`` and ``remainder`` are those of :func:`decompose_error` at a share of 0.5.
+    ``rmse`` has share of train -> RMSE of the fits on such shares (the root of the mean over fits).
+    ``variance`` and ``remainder`` are the means over divisions of those that :func:`decompose_error`
+    gives for the two halves of a division, which share no rating. So the variance is the mean of
+    (f₁ − f₂)² / 2, where f₁ and f₂ are the predictions of the fits on the two halves.
 
     Args:
-        refits: share of train -> float64[fits, pairs], predictions of fits on random shares of it.
+        refits: share of train -> float64[divisions, 2, pairs], predictions of fits on two parts of
+            this size that share no rating, for each division of train. It has the share 0.5.
         predicted: float64[pairs], the predictions of the fit on all of train.
         rating: float64[pairs].
     """
     curve = {f"{share:g}": float(np.sqrt(((of_share - rating) ** 2).mean())) for share, of_share in refits.items()}
     curve["1"] = error_and_influence("rmse", predicted - rating)[0]
-    parts = decompose_error(refits[0.5], rating)
-    return {"rmse": curve, "variance": parts.variance, "remainder": parts.remainder}
+    parts = [decompose_error(halves, rating) for halves in refits[0.5]]
+    return {
+        "rmse": curve,
+        "variance": float(np.mean([of_division.variance for of_division in parts])),
+        "remainder": float(np.mean([of_division.remainder for of_division in parts])),
+    }

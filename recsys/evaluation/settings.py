@@ -258,8 +258,9 @@ class RunEvaluationSettings(EvaluationSettings):
         ge=0,
         le=100,
         description=(
-            "for `task = 'ratings'`: how often each model is fitted again on random quarters and halves of train, for"
-            " its learning curve and for the part of its error that is variance; 2 or more; 0: not at all"
+            "for `task = 'ratings'`: how often train is divided at random into two halves; each model is fitted again"
+            " on both, and on a quarter from each, for its learning curve and for the part of its error that is"
+            " variance; 0: not at all"
         ),
     )
 
@@ -286,8 +287,6 @@ class RunEvaluationSettings(EvaluationSettings):
             raise ValueError("scale is for task = 'ratings': remove it")
         if self.refits and self.task == "lists":
             raise ValueError("refits is for task = 'ratings': remove it")
-        if self.refits == 1:
-            raise ValueError("refits is at least 2, because variance is a difference between fits; or 0")
         if self.scale is not None and not self.scale[0] < self.scale[1]:
             raise ValueError("scale is [smallest, largest], two different numbers")
         return self

@@ -279,15 +279,28 @@ def choose_saved_model(run: RunFolder, name: str | None, *, uses_history: bool =
     Raises:
         RunFolderError: the run has no such model, or its models predict ratings.
     """
-    if run.read_object(run_files.METRICS, about=dict)["about"].get("task") == "ratings":
-        raise RunFolderError(
-            f"{run.path}: its models predict ratings and make no lists ([judge] task = 'ratings'): recsys predict gives"
-            " the ratings of a table of pairs."
-        )
+    require_lists(run.path, run.read_object(run_files.METRICS, about=dict)["about"].get("task"))
     names = saved_models(run)
     if not names or (name and name not in names):
         raise RunFolderError(f"{run.path}: no model {name or 'at all'} in it; it has {', '.join(names) or 'none'}.")
     return name or _default_model(run, names, uses_history)
+
+
+def require_lists(folder: Path, task: str | None) -> None:
+    """Check that the models of a run make lists.
+
+    Args:
+        folder: the folder of the run, for the message.
+        task: ``[judge] task`` of the run.
+
+    Raises:
+        RunFolderError: the models of the run predict ratings.
+    """
+    if task == "ratings":
+        raise RunFolderError(
+            f"{folder}: its models predict ratings and make no lists ([judge] task = 'ratings'): recsys predict gives"
+            " the ratings of a table of pairs."
+        )
 
 
 def _default_model(run: RunFolder, names: list[str], uses_history: bool) -> str:

@@ -297,3 +297,17 @@ def test_the_stack_solves_its_hold_out():
     np.testing.assert_allclose(model.weights_, weights, rtol=1e-9)
     assert model.record["held_out"] == held.sum()
     assert model.record["rmse"]["stack"] <= min(model.record["rmse"].values()) + 1e-12
+
+
+@pytest.mark.parametrize(("pairs", "held_out"), [(1, 0), (2, 1)])
+def test_the_stack_keeps_a_pair_to_learn_from(pairs, held_out):
+    rows = np.arange(pairs, dtype=np.int32)
+    ids = IdMap.of(np.arange(3))
+    train = Interactions(ids, ids, rows, rows, np.array([3.0, 4.0][:pairs], np.float32), np.full(pairs, -1))
+    parts = {"parts": {"rating_als": {"rank": 2}}, "share": 1 - 1e-9}
+    model = models.build_rating_model("stack", parts).fit(train)
+    assert model.record["held_out"] == held_out
+    assert model.weights_.tolist() == [0.0]
+    biases = models.build_rating_model("biases", {}).fit(train)
+    at = np.array([0, 1, -1]), np.array([0, 2, -1])
+    np.testing.assert_array_equal(model.predict(*at), biases.predict(*at))

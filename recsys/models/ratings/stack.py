@@ -35,9 +35,10 @@ class Stack(RatingModel):
     prediction of the biases (:class:`Biases` with its defaults), and r_p that of part p. A term is
     left out if the prediction of its part is NaN, so every pair has a prediction.
 
-    The *hold-out* is a share of the pairs of train, chosen by a hash. The parts are first fitted on
-    the other pairs. The weights w_p ≥ 0 then minimise the squared error on the hold-out
-    (non-negative least squares). Last, the biases and the parts are fitted on all of train.
+    The *hold-out* is a share of the pairs of train, chosen by a hash, but never all of them. The
+    parts are first fitted on the other pairs. The weights w_p ≥ 0 then minimise the squared error
+    on the hold-out (non-negative least squares). Last, the biases and the parts are fitted on all
+    of train.
 
     Reference: Breiman, Machine Learning 1996 (stacked regressions).
     """
@@ -64,10 +65,11 @@ class Stack(RatingModel):
 
         ``record`` then has the number of pairs of the hold-out, the weights, and the root mean
         squared error on the hold-out of the biases, of each part, and of the stack. If the hold-out
-        is empty, all weights are 0.
+        is empty, all weights are 0, so that the biases alone predict.
         """
         bits = hash_words(self.seed ^ HOLD_OUT_SALT, train.user, train.item)
-        is_held_out = to_unit_interval(bits) < self.share
+        # The pair with the largest hash is never held out, so that a small train leaves the parts a pair to learn from.
+        is_held_out = (to_unit_interval(bits) < self.share) & (bits < bits.max(initial=0))
         held_out = np.flatnonzero(is_held_out)
         parts = self._fit_parts(keep_entries(train, ~is_held_out), features)
         added = _added_by_parts(parts, train.user[held_out], train.item[held_out])

@@ -239,10 +239,12 @@ def refits(run: Run) -> Section | None:
     heads = ["model", *(f"rmse, {float(share):.0%} of train" for share in shares)]
     heads += ["variance", "bias² + noise"]
     text = (
-        f"Each model was fitted {record['fits']} more times on random quarters and halves of the train part"
-        " of the first fold. If the error still falls from half to all of train, more ratings will help. With"
-        " half of train, the mean squared error is the sum of the variance, by which fits on other halves differ,"
-        " and of bias² + noise, which no fit of this kind avoids. A large variance calls for more data,"
+        "The train part of the first fold was divided at random into two halves (number of divisions:"
+        f" {record['divisions']}), and each model was fitted on both halves and on one half of each. If the error"
+        " still falls from half to all of train, more ratings will help. With half of train, the mean squared error"
+        " is the sum of two parts. The variance is half the mean squared difference between the predictions from the"
+        " two halves, which share no rating: how far a fit on half of the ratings is from the mean of such fits. The"
+        " rest is bias² + noise, which no fit of this kind avoids. A large variance calls for more data,"
         " regularization or averaging; a large bias for a richer model. The noise of the ratings is the same"
         " for all models, so the smallest bias² + noise is a bound for it."
     )
