@@ -15,7 +15,11 @@ for file in base.parquet base.csv; do
     if [ -f "$file" ]; then base="--base $file"; fi
 done
 
-recsys log export "${RECSYS_STORE:-events.db}" log $base
+# Other users of the machine see arguments, so the URL of RECSYS_STORE, which may have a password, is none.
+store=
+if [ -z "${RECSYS_STORE:-}" ]; then store=events.db; fi
+
+recsys log export $store log $base
 recsys run config.toml --set out=runs/"$night"
 recsys compare runs/"$night" --fail-if "${RECSYS_GATE:-ndcg@10 drops 0.0}"
 recsys bundle runs/"$night" bundles/"$night" --publish current

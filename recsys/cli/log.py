@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,8 @@ import typer
 
 from recsys.cli.application import DEPLOYMENT, app
 from recsys.cli.console import log as notes
-from recsys.errors import InputError
+from recsys.cli.serve import STORE
+from recsys.errors import ConfigError
 
 log = typer.Typer(no_args_is_help=True, help="The events and impressions that a server has kept.")
 app.add_typer(log, name="log", rich_help_panel=DEPLOYMENT)
@@ -22,8 +24,14 @@ def group() -> None:
 
 @log.command()
 def export(
-    store: Annotated[str, typer.Argument(help="The store of `recsys serve`: a file, or a URL postgresql://…")],
-    out: Annotated[Path, typer.Argument(help="The folder to write; an older export there is replaced.")],
+    places: Annotated[
+        list[str],
+        typer.Argument(
+            help="The store of `recsys serve`, a file or a URL postgresql://…, unless the variable RECSYS_STORE has it;"
+            " and the folder to write. An older export there is replaced.",
+            metavar="[STORE] OUT",
+        ),
+    ],
     base: Annotated[
         str | None,
         typer.Option(help="An older log, such as that of the first training; its events come first."),
@@ -38,11 +46,13 @@ def export(
     from recsys.serving.event_store import EventStore
     from recsys.serving.export import export_log
 
-    if "://" not in store and not Path(store).is_file():
-        raise InputError(f"{store}: there is no such store. `recsys serve --store {store}` makes one.")
-    opened = EventStore(store)
+    *stores, out = places
+    location = stores[0] if stores else os.environ.get(STORE)
+    if not location or len(stores) > 1:
+        raise ConfigError(f"log export [STORE] OUT: name one store, or set the variable {STORE}; then one folder.")
+    opened = EventStore(location, create=False)
     try:
-        counts = export_log(opened, out, base)
+        counts = export_log(opened, Path(out), base)
     finally:
         opened.close()
     notes.print(f"{out}: {counts['events']:,} events, {counts['impressions']:,} impressions")

@@ -51,6 +51,13 @@ def serve(
         Path | None,
         typer.Option(help=f"A file with the key that clients must send. Default: the variable {API_KEY}, if set."),
     ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A further name by which clients call the server (repeatable). localhost, addresses and --host are"
+            " always allowed."
+        ),
+    ] = None,
     max_k: Annotated[int, typer.Option(min=1, max=1_000_000, help="The longest list.")] = 1_000,
     max_history: Annotated[int, typer.Option(min=1, help="The longest history of a request.")] = 1_000,
     max_batch: Annotated[int, typer.Option(min=1, help="The largest number of lists in a request.")] = 100,
@@ -92,7 +99,7 @@ def serve(
     print_log()
     try:
         serve_until_signal(
-            make_application(service, api_key),
+            make_application(service, api_key, [host, *(allow_host or [])]),
             service,
             listener,
             lambda: log.print(f"serving at {url_of(listener)} (Ctrl-C ends)"),
@@ -117,7 +124,7 @@ def read_api_key(path: Path | None) -> str | None:
         ConfigError: the file cannot be read, or has no key.
     """
     if path is None:
-        return os.environ.get(API_KEY) or None
+        return os.environ.get(API_KEY, "").strip() or None
     try:
         key = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

@@ -163,9 +163,10 @@ class LoadedModel(TypedDict):
 
 
 class ReadyAnswer(TypedDict):
-    """What is served."""
+    """What is served. ``like_event`` is the type of event with the largest weight, null without types."""
 
     status: str
     models: list[LoadedModel]
     events: bool
+    like_event: str | None
     explore: float | None

@@ -7,17 +7,21 @@ import hmac
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from hashlib import sha256
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from recsys.errors import ConfigError, InputError
 from recsys.logging import logger
@@ -58,12 +62,52 @@ PAGE_TYPES = {
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def make_application(service: Service, api_key: str | None = None) -> Starlette:
+class _HostCheck:
+    """Refuses requests that a foreign web page sends through the browser of somebody who can reach the server.
+
+    Such a page may let its own name stand for the address of the server (DNS rebinding), and then
+    reads the answers. The name is in the header Host.
+    """
+
+    def __init__(self, application: ASGIApp, service: Service, hosts: Collection[str]) -> None:
+        self._application = application
+        self._service = service
+        self._hosts = {host.lower() for host in hosts} | {"localhost"}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or refuse it with a problem."""
+        request = Request(scope)
+        problem = None
+        if not self._is_allowed(request.headers.get("host", "")):
+            problem = Problem(421, "this server does not answer to this name: start it with --allow-host NAME.")
+        elif request.headers.get("sec-fetch-site") == "cross-site" and request.url.path != "/":
+            problem = Problem(403, "the page of another site may not ask this server.")
+        if problem is None:
+            await self._application(scope, receive, send)
+            return
+        self._service.metrics.observe("none", "any", problem.status, 0.0)
+        await _problem_response(problem, _request_id(request))(scope, receive, send)
+
+    def _is_allowed(self, host: str) -> bool:
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+            if name in self._hosts:
+                return True
+            # An address is no name that somebody could let stand for another one.
+            ip_address(name)
+            return True
+        except ValueError:
+            return False
+
+
+def make_application(service: Service, api_key: str | None = None, hosts: Collection[str] | None = None) -> Starlette:
     """Return the ASGI application of a service.
 
     Args:
         api_key: what clients must send as ``Authorization: Bearer KEY`` or ``X-API-Key: KEY``. None:
             nobody is asked for a key.
+        hosts: the names, besides localhost and all IP addresses, that the header Host may have. None:
+            any.
     """
     document = JSON.dump_json(openapi_document())
 
@@ -92,12 +136,17 @@ def make_application(service: Service, api_key: str | None = None) -> Starlette:
         routes.append(Route(path, _file_handler(content, PAGE_TYPES[Path(name).suffix])))
     routes.append(Route("/openapi.json", openapi))
     routes.append(Route("/metrics", _guarded(prometheus, "/metrics", service)))
-    return Starlette(routes=routes, exception_handlers={HTTPException: no_route})
+    checks = [] if hosts is None else [Middleware(_HostCheck, service=service, hosts=hosts)]
+    application = Starlette(routes=routes, exception_handlers={HTTPException: no_route}, middleware=checks)
+    # A redirection would be no problem of RFC 9457, and would repeat the Host of the client.
+    application.router.redirect_slashes = False
+    return application
 
 
 def read_page() -> dict[str, bytes]:
     """Return name -> content of the files of the page."""
-    return {path.name: path.read_bytes() for path in sorted(Path(__file__).with_name("page").iterdir())}
+    folder = Path(__file__).with_name("page")
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix in PAGE_TYPES}
 
 
 def _file_handler(content: bytes, media_type: str) -> Handler:
@@ -149,7 +198,7 @@ async def _answer(endpoint: Endpoint, request: Request, service: Service) -> Res
     if endpoint.body is not None:
         body = parse_body(endpoint.body, await _read_body(request, service.limits.body_bytes))
         check_limits(body, service.limits)
-    call = Call(query, body, request.path_params, _request_id(request))
+    call = Call(query, body, request.path_params, _request_id(request), request.method != "HEAD")
     result = await endpoint.work(service, call)
     return Response(JSON.dump_json(result), endpoint.status, HEADERS, "application/json")
 
@@ -169,7 +218,7 @@ def _guarded(handler: Handler, route: str, service: Service) -> Handler:
             response = _problem_response(Problem(422, str(error)), request_id)
         except StoreError as error:
             logger.error("request %s: the store failed: %s", request_id, error)
-            detail = "the store cannot be used now, and nothing was stored: try again."
+            detail = "the store cannot be used now. Send events again with the same ids: each is stored once."
             response = _problem_response(Problem(503, detail, headers={"Retry-After": "1"}), request_id)
         except TimeoutError:
             detail = f"no answer within {service.limits.seconds:g} seconds: ask for less, or try again."

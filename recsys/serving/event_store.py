@@ -13,9 +13,10 @@ so by default.
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,9 @@ FORMAT = 1
 
 MAX_EVENTS_OF_USER = 10_000
 """Largest number of events of one user that a request reads: the latest."""
+
+_LOCK = 0x7265_6373_7973
+"""The key of the advisory lock of PostgreSQL under which tables are made."""
 
 CHUNK = 50_000
 """Number of rows that an export reads at a time."""
@@ -87,6 +91,8 @@ class EventStore:
     Args:
         location: the path of an SQLite file, which is made if it does not exist, or a URL of
             SQLAlchemy such as ``postgresql://user@host/database``.
+        create: whether the tables are made where there are none. An SQLite file of another program
+            is refused in any case.
 
     Raises:
         ConfigError: the URL is wrong, or its kind of database is not supported.
@@ -94,19 +100,31 @@ class EventStore:
         MissingExtra: the driver of the database is not installed.
     """
 
-    def __init__(self, location: str) -> None:
+    def __init__(self, location: str, *, create: bool = True) -> None:
+        if "://" not in location:
+            _require_store_file(Path(location), create)
         self._engine = _engine_of(location)
         self._insert: Any = _INSERT[self._engine.dialect.name]
+        formats = []
         try:
             with self._engine.begin() as connection:
-                _TABLES.create_all(connection)
-                formats = list(connection.scalars(sql.select(STORE.c.format)))
-                if not formats:
+                if create and self._engine.dialect.name == "postgresql":
+                    # Two servers that start together would both make the tables.
+                    connection.execute(sql.select(sql.func.pg_advisory_xact_lock(_LOCK)))
+                if create:
+                    _TABLES.create_all(connection)
+                if sql.inspect(connection).has_table(STORE.name):
+                    formats = list(connection.scalars(sql.select(STORE.c.format)))
+                if create and not formats:
                     connection.execute(STORE.insert().values(format=FORMAT))
+                    formats = [FORMAT]
         except SQLAlchemyError as error:
             self.close()
             raise InputError(f"{_without_password(location)}: the store cannot be opened: {_reason(error)}.") from None
-        if formats and set(formats) != {FORMAT}:
+        if not formats:
+            self.close()
+            raise InputError(f"{_without_password(location)}: there is no store of recsys serve in this database.")
+        if set(formats) != {FORMAT}:
             self.close()
             raise InputError(
                 f"{_without_password(location)}: a store of format {formats[0]}, but this recsys has {FORMAT}."
@@ -183,6 +201,25 @@ class EventStore:
             yield piece
 
 
+def _require_store_file(path: Path, create: bool) -> None:
+    """Check that an SQLite file is a store, or may become one. Nothing is written into it.
+
+    Raises:
+        InputError: the file has tables of another program, is no database, or is missing and may not be made.
+    """
+    if not path.is_file():
+        if create or path.exists():
+            return
+        raise InputError(f"{path}: there is no such store. `recsys serve --store {path}` makes one.")
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except sqlite3.Error as error:
+        raise InputError(f"{path}: the store cannot be opened: {error}.") from None
+    if tables and STORE.name not in tables:
+        raise InputError(f"{path}: a database of another program, which is left alone. Choose another file.")
+
+
 def _engine_of(location: str) -> sql.Engine:
     """Return an engine for a path or a URL."""
     if "://" not in location:
@@ -202,8 +239,11 @@ def _engine_of(location: str) -> sql.Engine:
                 f"{_without_password(location)}: the store is a file, or a URL that begins with postgresql://."
             )
         return sql.create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 5})
-    except SQLAlchemyError as error:
-        raise ConfigError(f"{_without_password(location)}: not a URL of a database: {_reason(error)}.") from None
+    except (SQLAlchemyError, ValueError):
+        # What SQLAlchemy says may repeat the password.
+        raise ConfigError(
+            f"{_without_password(location)}: not a URL of a database, such as postgresql://user@host:5432/database."
+        ) from None
     except ImportError as error:
         raise MissingExtra(f"a PostgreSQL store needs {error.name}: pip install 'recsys[postgres]'.") from None
 
@@ -229,8 +269,11 @@ def _reason(error: Exception) -> str:
 
 
 def _without_password(location: str) -> str:
-    """Return the location without its password."""
+    """Return the location without what may be secret: its user, its password and its options."""
     if "://" not in location:
         return location
-    scheme, _, rest = location.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
+    try:
+        url = sql.make_url(location)
+        return str(sql.URL.create(url.drivername, host=url.host, port=url.port, database=url.database))
+    except (SQLAlchemyError, ValueError):
+        return "the URL of the store"

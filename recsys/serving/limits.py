@@ -7,6 +7,11 @@ from dataclasses import dataclass
 MAX_ID_LENGTH = 512
 """Largest number of characters of an id."""
 
+MAX_AHEAD = 86_400.0
+"""How many seconds the time of an event may be after the clock of the server.
+
+Decay and splits by time count from the newest event, so one in the far future would make all others worthless."""
+
 
 @dataclass(frozen=True)
 class Limits:

@@ -84,17 +84,31 @@ class Registry:
         return self._models[name]
 
     def check_event_type(self, event: str | None) -> None:
-        """Check that a served model has a weight for a type of event.
+        """Check that each served model with weights of types has one for a type of event.
+
+        One stored event of another type would stop every later training of that model.
 
         Raises:
-            Problem: none has.
+            Problem: a model lacks the type.
         """
-        if not any(model.accepts_event(event) for model in self._models.values()):
-            types = self.model().saved.config.weigh.events
+        for model in self._models.values():
+            if model.accepts_event(event):
+                continue
+            types = model.saved.config.weigh.events
+            if event is None:
+                raise Problem(422, f"an event needs a type, event: model {model.name!r} knows {', '.join(types)}.")
             raise Problem(
                 422,
-                f"no served bundle gives events of type {event!r} a weight.{suggest_nearest(str(event), types)}",
+                f"model {model.name!r} gives events of type {event!r} no weight.{suggest_nearest(event, types)}",
             )
+
+    def like_event(self) -> str | None:
+        """Return the type of event with the largest weight above 0, or None if no model has weights of types."""
+        for model in self._models.values():
+            weights = model.saved.config.weigh.events
+            if weights and max(weights.values()) > 0:
+                return max(weights, key=weights.__getitem__)
+        return None
 
     def models(self) -> list[ServedModel]:
         """Return all served models, the default first."""

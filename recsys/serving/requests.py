@@ -5,9 +5,11 @@ Ids may be text or whole numbers. Inside the server they are text, as in files o
 
 from __future__ import annotations
 
+import time
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -19,7 +21,7 @@ from pydantic import (
 
 from recsys.data.reading.validate import LATEST
 from recsys.ranking.business_rules import Rules
-from recsys.serving.limits import MAX_ID_LENGTH, Limits
+from recsys.serving.limits import MAX_AHEAD, MAX_ID_LENGTH, Limits
 from recsys.serving.problems import Problem, invalid_fields
 
 
@@ -51,7 +53,15 @@ Id = Annotated[
 
 Word = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH, pattern=r"^[^\x00]+$")]
 Count = Annotated[int, Field(ge=1)]
-Seconds = Annotated[FiniteFloat, Field(ge=0, lt=LATEST)]
+
+
+def _check_clock(seconds: float) -> float:
+    if seconds > time.time() + MAX_AHEAD:
+        raise ValueError("a time is at most a day after the clock of the server")
+    return seconds
+
+
+Seconds = Annotated[FiniteFloat, Field(ge=0, lt=LATEST), AfterValidator(_check_clock)]
 """A time in seconds since 1970."""
 
 Value = Annotated[FiniteFloat, Field(ge=-1e30, le=1e30)]
@@ -136,7 +146,9 @@ class Event(Strict):
     item: Id
     value: Value = Field(default=1.0, description="above 0: a like; below 0: a dislike; 0: seen")
     timestamp: Seconds | None = Field(default=None, description="seconds since 1970; unset: now")
-    event: Word | None = Field(default=None, description="the type of the event; unset: its weight is 1")
+    event: Word | None = Field(
+        default=None, description="the type of the event; needed if a served bundle gives types a weight"
+    )
 
 
 class EventsRequest(Strict):

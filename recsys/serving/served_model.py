@@ -241,9 +241,13 @@ class ServedModel:
                 raise InputError(f"event {event!r} has no weight in this bundle.{suggest_nearest(event, weights)}")
 
     def accepts_event(self, event: str | None) -> bool:
-        """Return whether an event of this type can be added to a history."""
+        """Return whether a run with the weights of this bundle can be trained on an event of this type.
+
+        Args:
+            event: the type, or None for an event without one, which is of the type ``""`` in a log with types.
+        """
         weights = self.saved.config.weigh.events
-        return event is None or not weights or event in weights
+        return not weights or (event or "") in weights
 
     def _candidates(self, request: ListRequest, unknown: list[str]) -> np.ndarray | None:
         """Return which items the list may name, bool[items], or None for all.

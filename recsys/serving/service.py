@@ -64,12 +64,16 @@ FLUSH_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Call:
-    """One request: its checked query and body, the parts of its path, and its id."""
+    """One request: its checked query and body, the parts of its path, its id, and whether its answer shows anything.
+
+    The answer to HEAD has no body, so nobody sees its list.
+    """
 
     query: Any
     body: Any
     path: dict[str, str]
     request_id: str
+    shows: bool = True
 
 
 @dataclass
@@ -153,31 +157,32 @@ class Service:
         """Return the list of one user."""
         query: UserQuery = call.query
         request = ListRequest.model_construct(**query.model_dump())
-        return await self._list(self.registry.model(query.model), request, call.request_id)
+        return await self._list(self.registry.model(query.model), request, call.request_id, call.shows)
 
     async def post_list(self, call: Call) -> ListAnswer:
         """Return the list that a body describes."""
         request: ListRequest = call.body
-        return await self._list(self.registry.model(request.model), request, call.request_id)
+        return await self._list(self.registry.model(request.model), request, call.request_id, call.shows)
 
     async def post_batch(self, call: Call) -> BatchAnswer:
         """Return several lists, each as if it had been asked for alone."""
         batch: BatchRequest = call.body
         models = [self.registry.model(request.model) for request in batch.requests]
         lists = [
-            await self._list(model, request, call.request_id)
-            for model, request in zip(models, batch.requests, strict=True)
+            await self._list(model, request, f"{call.request_id}-{number}", call.shows)
+            for number, (model, request) in enumerate(zip(models, batch.requests, strict=True), start=1)
         ]
         return {"request_id": call.request_id, "lists": lists}
 
-    async def _list(self, model: ServedModel, request: ListRequest, request_id: str) -> ListAnswer:
+    async def _list(self, model: ServedModel, request: ListRequest, request_id: str, shows: bool) -> ListAnswer:
         exploration = None
         if self.explore is not None and request.explore:
             exploration = Exploration(self.explore, secrets.randbits(63))
         events = await self._events_of(request.user)
         answer = await self._score(model.recommend, request, events, exploration)
         answer["request_id"] = request_id
-        self._keep_impressions(answer, exploration)
+        if shows:
+            self._keep_impressions(answer, exploration)
         return answer
 
     async def _events_of(self, user: str | None) -> pd.DataFrame | None:
@@ -328,6 +333,7 @@ class Service:
             "status": "ready",
             "models": self.registry.about(),
             "events": self.store is not None,
+            "like_event": self.registry.like_event(),
             "explore": self.explore,
         }
 

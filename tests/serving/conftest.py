@@ -101,9 +101,9 @@ def make_client(registry):
 
     services = []
 
-    def make(api_key=None, **settings):
+    def make(api_key=None, hosts=None, **settings):
         services.append(Service(settings.pop("registry", registry), **settings))
-        client = Client(make_application(services[-1], api_key))
+        client = Client(make_application(services[-1], api_key, hosts))
         client.service = services[-1]
         return client
 

@@ -89,6 +89,7 @@ REFUSED = {
     "similar to nothing": ("GET", "/similar", {"item": "zzz"}, None, 404, "no item 'zzz'"),
     "a path": ("GET", "/items/../../etc/passwd", {}, None, 404, "no item"),
     "another path": ("GET", "/recommender", {}, None, 404, "/openapi.json"),
+    "a slash at the end": ("GET", "/recommend/", {}, None, 404, "/openapi.json"),
     "another method": ("DELETE", "/recommend", {}, None, 405, "DELETE"),
     "an answer about no candidate": (
         "POST",
@@ -155,6 +156,20 @@ def test_a_key_is_asked_for(make_client):
     key = "sécret".encode().decode("latin-1")
     for headers in ({"authorization": f"Bearer {key}"}, {"x-api-key": key}):
         assert client.call("GET", "/recommend", query={"user": "a"}, headers=headers).status == 200
+
+
+def test_a_page_of_another_site_is_refused(make_client):
+    client = make_client(hosts=["shop.example"])
+    for host in ("localhost", "LOCALHOST:8000", "127.0.0.1:8000", "[::1]:8000", "10.1.2.3", "shop.example:80"):
+        assert client.call("GET", "/ready", headers={"host": host}).status == 200, host
+    for host in ("rebound.example", "127.0.0.1.rebound.example", "", "[", "shop.example.rebound.example"):
+        for path in ("/ready", "/", "/openapi.json", "/nothing"):
+            check_problem(client.call("GET", path, headers={"host": host}), 421, "--allow-host")
+    foreign = {"host": "localhost", "sec-fetch-site": "cross-site"}
+    check_problem(client.call("GET", "/users", headers=foreign), 403, "another site")
+    # A link to the page is no harm.
+    assert client.call("GET", "/", headers=foreign).status == 200
+    assert client.call("GET", "/users", headers=foreign | {"sec-fetch-site": "same-origin"}).status == 200
 
 
 def test_an_unexpected_error_tells_the_client_nothing(make_client, monkeypatch, caplog):

@@ -1,13 +1,16 @@
 """Events are kept before they are acknowledged, once per id, and change the next list; what is shown is kept too."""
 
 import asyncio
+import contextlib
 import json
 import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from serving_process import ServerProcess, send_events
 from recsys.cli import run_verb
 from recsys.errors import ConfigError, InputError
 from recsys.serving.event_store import EVENTS, IMPRESSIONS, EventStore, StoreError
+from recsys.serving.registry import Registry
 
 pytestmark = pytest.mark.slow
 
@@ -135,12 +139,45 @@ def test_a_store_that_cannot_be_used_is_refused(tmp_path, bundles):
     with pytest.raises(InputError, match=r"postgresql://127.0.0.1:1/db: the store cannot be opened") as refused:
         EventStore("postgresql://me:secret@127.0.0.1:1/db")
     assert "secret" not in str(refused.value)
+    for url in ("postgresql://127.0.0.1:1/db?password=secret", "postgresql://me:secret@h:port/db", "me:secret@://h"):
+        with pytest.raises((ConfigError, InputError)) as refused:
+            EventStore(url)
+        assert "secret" not in str(refused.value)
     store = EventStore(str(tmp_path / "events.db"))
     with store._engine.begin() as connection:
         connection.exec_driver_sql("UPDATE recsys_store SET format = 99")
     store.close()
     with pytest.raises(InputError, match="format 99"):
         EventStore(str(tmp_path / "events.db"))
+
+
+def test_a_database_of_another_program_is_left_alone(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "other.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE mine (number INTEGER)")
+    content = path.read_bytes()
+    with pytest.raises(InputError, match="another program"):
+        EventStore(str(path))
+    monkeypatch.setenv("RECSYS_STORE", str(path))
+    assert run_verb(["log", "export", str(tmp_path / "out")]) == 2
+    assert "another program" in capsys.readouterr().err
+    assert path.read_bytes() == content
+    assert [found.name for found in tmp_path.iterdir()] == ["other.db"]
+    # An export makes no store.
+    (tmp_path / "empty.db").touch()
+    for store in ("empty.db", "missing.db"):
+        monkeypatch.setenv("RECSYS_STORE", str(tmp_path / store))
+        assert run_verb(["log", "export", str(tmp_path / "out")]) == 2
+        assert "no " in capsys.readouterr().err
+    monkeypatch.delenv("RECSYS_STORE")
+    assert run_verb(["log", "export", str(tmp_path / "out")]) == 2
+
+
+def test_servers_that_start_together_share_a_store(location):
+    if location.startswith("postgresql"):
+        with ThreadPoolExecutor(8) as threads:
+            for store in threads.map(lambda _: EventStore(location), range(8)):
+                store.close()
 
 
 @pytest.fixture
@@ -225,13 +262,65 @@ def test_without_a_store_events_are_refused(client):
     assert "--store" in answer.json["detail"]
 
 
+def run_popular(log, out, sections=""):
+    """Make a run of a log with the model ``popular``, and return the exit code."""
+    config = out.with_suffix(".toml")
+    config.write_text(
+        f"out = '{out}'\n[data]\nevents = '{log}'\n[judge]\nresamples = 100\n[models.popular]\n{sections}"
+    )
+    return run_verb(["run", str(config)])
+
+
+def test_an_event_that_would_stop_the_next_training_is_refused(make_client, tmp_path):
+    """A run with weights of types, its server, an export with the older log, and the next run."""
+    users, items = np.divmod(np.arange(60), 6)
+    log = pd.DataFrame({"user_id": users, "item_id": (users + items) % 9, "timestamp": 1e9 + np.arange(60)})
+    log.assign(event=np.where(items % 2, "view", "buy")).to_csv(tmp_path / "typed.csv", index=False)
+    weights = "[weigh.events]\nview = 1\nbuy = 5\n"
+    assert run_popular(tmp_path / "typed.csv", tmp_path / "first", weights) == 0
+    store = EventStore(str(tmp_path / "events.db"))
+    client = make_client(registry=Registry({"shop": tmp_path / "first"}), store=store)
+    answer = client.post("/events", {"events": [{"user": "1", "item": "3"}]})
+    assert (answer.status, "view, buy" in answer.json["detail"]) == (422, True)
+    assert client.post("/events", {"events": [{"user": "1", "item": "3", "event": "bay"}]}).status == 422
+    like = client.get("/ready").json["like_event"]
+    assert like == "buy"
+    post_events(client, {"user": "1", "item": "3", "event": like}, {"user": "1", "item": "4", "event": "view"})
+    export = [
+        "log",
+        "export",
+        str(tmp_path / "events.db"),
+        str(tmp_path / "log"),
+        "--base",
+        str(tmp_path / "typed.csv"),
+    ]
+    assert run_verb(export) == 0
+    assert run_popular(tmp_path / "log" / "events.parquet", tmp_path / "second", weights) == 0
+    assert json.loads((tmp_path / "second" / "data.json").read_text())["users"] == 10
+
+
+def test_a_store_with_and_without_types_is_a_log_where_types_have_no_weights(stored, tmp_path):
+    assert stored.get("/ready").json["like_event"] is None
+    events = [
+        {"user": f"u{n % 7}", "item": f"f{n % 11:03d}", "timestamp": 1e9 + n} | ({"event": "view"} if n % 2 else {})
+        for n in range(70)
+    ]
+    post_events(stored, *events)
+    assert run_verb(["log", "export", str(tmp_path / "events.db"), str(tmp_path / "log")]) == 0
+    assert run_popular(tmp_path / "log" / "events.parquet", tmp_path / "run") == 0
+
+
 BAD_EVENTS = [
     {"user": "a"},
     {"user": "a", "item": "b", "value": "1"},
     {"user": "a\0", "item": "b"},
     {"user": True, "item": 1},
 ]
-BAD_EVENTS += [{"user": "a", "item": "b", "timestamp": -1}, {"user": "a", "item": "b", "value": 1e300}]
+BAD_EVENTS += [
+    {"user": "a", "item": "b", "timestamp": -1},
+    {"user": "a", "item": "b", "timestamp": time.time() + 90_000},
+    {"user": "a", "item": "b", "value": 1e300},
+]
 
 
 def test_one_wrong_event_refuses_all(stored):
@@ -248,24 +337,30 @@ def test_a_store_that_fails_acknowledges_nothing(stored, monkeypatch):
     monkeypatch.setattr(stored.service.store, "add_events", fail)
     answer = stored.post("/events", {"events": [{"user": "a", "item": "f001"}]})
     assert answer.status == 503
-    assert "nothing was stored" in answer.json["detail"]
+    assert "same ids" in answer.json["detail"]
 
 
 def test_impressions_say_what_was_shown(stored, bundles):
     answer = stored.call("GET", "/recommend", query={"user": "u0001", "k": 3}, headers={"x-request-id": "seen-1"}).json
     stored.post("/recommend", {"history": ["f001"], "k": 2, "model": "als"})
+    # Nobody sees the list of HEAD.
+    stored.call("HEAD", "/recommend", query={"user": "u0001", "k": 3})
+    batch = {"requests": [{"user": "u0001", "k": 1}, {"user": "u0002", "k": 1}]}
+    lists = stored.call("POST", "/recommend/batch", batch, headers={"x-request-id": "many"}).json["lists"]
+    assert [part["request_id"] for part in lists] == ["many-1", "many-2"]
     stored.service._flush_impressions()
     stored.service._writing.submit(int).result()
     table = pd.concat(stored.service.store.read(IMPRESSIONS))
     assert table.request_id.tolist()[:3] == ["seen-1"] * 3
+    assert table.request_id.tolist()[5:] == ["many-1", "many-2"]
     first = table.iloc[:3]
     assert first.item_id.tolist() == [item["item"] for item in answer["items"]]
     assert first["rank"].tolist() == [1, 2, 3]
     assert first.source.tolist() == [item["source"] for item in answer["items"]]
     assert set(first.version) == {answer["version"]}
     assert first.user_id.tolist() == ["u0001"] * 3
-    assert table.model.tolist()[3:] == ["als", "als"]
-    assert table.user_id[3:].isna().all()
+    assert table.model.tolist()[3:5] == ["als", "als"]
+    assert table.user_id[3:5].isna().all()
     assert table.probability.isna().all()
 
 

@@ -2,7 +2,7 @@
 // The page of `recsys serve`. Everything that comes from the server is put in as text, never as markup.
 
 const part = (id) => document.getElementById(id);
-const state = { user: null, answers: new Map(), key: sessionStorage.getItem("key"), models: [], events: false,
+const state = { user: null, answers: new Map(), key: sessionStorage.getItem("key"), models: [], events: false, likeEvent: null,
   questions: null, drawing: 0 };
 const HIDDEN = ["overview", "description"];
 
@@ -130,12 +130,16 @@ function drawAnswers() {
 
 async function answerItem(item, value) {
   const answer = { item: item.item, title: item.title || item.item, value, stored: false };
+  const user = state.user;
   try {
-    if (state.user && state.events) {
-      await call("POST", "events", { events: [{ id: crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`,
-        user: state.user, item: item.item, value }] });
+    if (user && state.events) {
+      const event = { id: crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`, user, item: item.item, value };
+      if (state.likeEvent !== null) event.event = state.likeEvent;
+      await call("POST", "events", { events: [event] });
       answer.stored = true;
     }
+    // Somebody may have been chosen meanwhile, to whom this answer does not belong.
+    if (user !== state.user) return;
     state.answers.set(item.item, answer);
     await showLists();
     part("list").focus({ preventScroll: true });
@@ -189,6 +193,7 @@ async function start() {
   const ready = await call("GET", "ready");
   state.models = ready.models.map((model) => model.model);
   state.events = ready.events;
+  state.likeEvent = ready.like_event;
   part("about").textContent = ready.models
     .map((model) => `${model.model}: ${model.kind}, ${model.items.toLocaleString("en")} items, version ${model.version}`)
     .join("; ");
