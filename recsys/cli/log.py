@@ -10,6 +10,7 @@ import typer
 
 from recsys.cli.application import DEPLOYMENT, app
 from recsys.cli.console import log as notes
+from recsys.cli.options import Columns, Delimiter, Encoding, FileFormat, TimeUnit, config_of, reading_overrides
 from recsys.cli.serve import STORE
 from recsys.errors import ConfigError
 
@@ -36,10 +37,15 @@ def export(
         str | None,
         typer.Option(help="An older log, such as that of the first training; its events come first."),
     ] = None,
+    columns: Columns = None,
+    file_format: FileFormat = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    time_unit: TimeUnit = None,
 ) -> None:
     """Write events.parquet and impressions.parquet, which recsys run reads as a log.
 
-    The server may go on meanwhile.
+    The server may go on meanwhile. --column and the other options on files are about the older log.
 
     Example: recsys log export events.db logs/tonight
     """
@@ -50,9 +56,13 @@ def export(
     location = stores[0] if stores else os.environ.get(STORE)
     if not location or len(stores) > 1:
         raise ConfigError(f"log export [STORE] OUT: name one store, or set the variable {STORE}; then one folder.")
+    overrides = reading_overrides(columns, file_format, delimiter, encoding, time_unit)
+    if overrides and not base:
+        raise ConfigError("log export: options on how files are read need an older log: --base LOG.")
+    reading = config_of(base, overrides).data.reading if base else None
     opened = EventStore(location, create=False)
     try:
-        counts = export_log(opened, Path(out), base)
+        counts = export_log(opened, Path(out), base, reading)
     finally:
         opened.close()
     notes.print(f"{out}: {counts['events']:,} events, {counts['impressions']:,} impressions")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -90,6 +91,8 @@ def serve(
         raise ConfigError(f"--explore is {explore}: it must be above 0; leave it out for the best items.")
     api_key = read_api_key(api_key_file)
     listener = bind(host, port)
+    # Until the server listens, nothing is there to reload, and SIGHUP would end the process.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     limits = Limits(k=max_k, history=max_history, batch=max_batch, body_bytes=max_body, seconds=timeout)
     location = store or os.environ.get(STORE)
     opened = EventStore(location) if location else None

@@ -20,9 +20,7 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
-from pydantic import BaseModel
-
-from recsys.errors import ConfigError, InputError, RecsysError
+from recsys.errors import ConfigError, InputError, RecsysError, suggest_nearest
 from recsys.saved.pointer import follow_pointer
 from recsys.serving.answers import (
     EventsAnswer,
@@ -32,12 +30,15 @@ from recsys.serving.answers import (
     OnboardAnswer,
     SimilarAnswer,
 )
+from recsys.serving.limits import Limits
 from recsys.serving.problems import Problem
 from recsys.serving.requests import (
     ExplainQuery,
     ListRequest,
+    ModelChoice,
     OnboardRequest,
     SimilarQuery,
+    check_limits,
     parse_body,
 )
 from recsys.serving.served_model import ServedModel
@@ -66,7 +67,7 @@ class Client(ABC):
             history: events that are added to the history of the user.
             k: the length of the list.
             options: the other fields of ``POST /recommend``: exclude, only, rules, attributes,
-                reasons, details.
+                reasons, details, model.
         """
         body = {"user": user, "history": list(history), "k": k, **options}
         return cast(ListAnswer, self._ask("POST", "recommend", body))
@@ -105,19 +106,11 @@ class LocalClient(Client):
 
     def _ask(self, method: str, path: str, fields: dict[str, Any]) -> Any:
         model = self._model
-        kinds: dict[str, type[BaseModel]] = {
-            "recommend": ListRequest,
-            "similar": SimilarQuery,
-            "explain": ExplainQuery,
-            "onboard": OnboardRequest,
-        }
-        try:
-            if path.startswith("items/"):
-                return model.item(self._row(unquote(path.removeprefix("items/"))))
-            # Through JSON, so that both clients take and refuse the same values.
-            request = parse_body(kinds[path], _to_json(fields))
-        except Problem as problem:
-            raise InputError(problem.detail) from None
+        if path.startswith("items/"):
+            return model.item(self._row(unquote(path.removeprefix("items/"))))
+        request = _parse(path, fields, Limits())
+        if request.model not in (None, model.name):
+            raise InputError(f"no model {request.model!r} is served.{suggest_nearest(request.model, [model.name])}")
         if isinstance(request, ListRequest):
             return model.recommend(request)
         if isinstance(request, SimilarQuery):
@@ -178,11 +171,14 @@ class HttpClient(Client):
         if self._key:
             headers["X-API-Key"] = self._key
         if self._name is not None and path != "events":
-            fields = fields | {"model": self._name}
+            fields = {"model": self._name} | fields
         body = None
         if method == "POST":
             body = _to_json(fields)
         elif fields:
+            # A URL has text alone, so the server cannot tell 5 from 5.0 or "5".
+            if path in _KINDS:
+                _parse(path, fields, None)
             target += f"?{urlencode(fields)}"
         kind = http.client.HTTPSConnection if self._address.scheme == "https" else http.client.HTTPConnection
         try:
@@ -197,6 +193,35 @@ class HttpClient(Client):
         if response.status >= 400:
             raise InputError(str(answer.get("detail")))
         return answer
+
+
+_KINDS: dict[str, type[ModelChoice]] = {
+    "recommend": ListRequest,
+    "similar": SimilarQuery,
+    "explain": ExplainQuery,
+    "onboard": OnboardRequest,
+}
+"""Path of a request -> the class that checks its fields."""
+
+
+def _parse(path: str, fields: dict[str, Any], limits: Limits | None) -> ModelChoice:
+    """Return the checked fields of a request.
+
+    They are checked as JSON, so that both clients take and refuse the same values.
+
+    Args:
+        limits: what one request may ask for. None: the server has its own limits.
+
+    Raises:
+        InputError: a field is unknown, missing, of a wrong type, or beyond a limit.
+    """
+    try:
+        request = parse_body(_KINDS[path], _to_json(fields))
+        if limits is not None:
+            check_limits(request, limits)
+    except Problem as problem:
+        raise InputError(problem.detail) from None
+    return request
 
 
 def load(bundle: str | os.PathLike[str]) -> LocalClient:

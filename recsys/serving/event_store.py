@@ -37,6 +37,9 @@ MAX_EVENTS_OF_USER = 10_000
 _LOCK = 0x7265_6373_7973
 """The key of the advisory lock of PostgreSQL under which tables are made."""
 
+STATEMENT_SECONDS = 30
+"""How long PostgreSQL may take for one statement, and the network to confirm what is sent."""
+
 CHUNK = 50_000
 """Number of rows that an export reads at a time."""
 
@@ -83,6 +86,10 @@ _INSERT = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 class StoreError(Exception):
     """The store cannot be read or written now. Nothing of the request was acknowledged."""
+
+
+class EventConflict(Exception):
+    """Two different events have one id."""
 
 
 class EventStore:
@@ -137,13 +144,15 @@ class EventStore:
     def add_events(self, events: Sequence[Mapping[str, Any]]) -> int:
         """Store events durably, and return how many of them are new.
 
-        All are stored, or none. An event whose ``event_id`` is in the store already is left out.
+        All are stored, or none. An event whose ``event_id`` is in the store already is left out. Its
+        time may differ then, because one that is sent without a time gets the time of its arrival.
 
         Args:
             events: the columns of :data:`EVENTS` without ``number`` and ``received``.
 
         Raises:
             StoreError: they cannot be stored.
+            EventConflict: an ``event_id`` is of an event with another user, item, value or type.
         """
         received = time.time()
         statement = self._insert(EVENTS).on_conflict_do_nothing(index_elements=["event_id"])
@@ -153,7 +162,10 @@ class EventStore:
         with _errors_explained(), self._engine.begin() as connection:
             # One order in all transactions: two of them never wait for each other in a circle.
             for event in sorted(events, key=lambda event: event["event_id"]):
-                count += len(connection.execute(statement, {**event, "received": received}).all())
+                if connection.execute(statement, {**event, "received": received}).all():
+                    count += 1
+                else:
+                    _require_same_event(connection, event)
         return count
 
     def events_of(self, user: str) -> list[tuple[str, float, float, str | None]]:
@@ -201,6 +213,18 @@ class EventStore:
             yield piece
 
 
+def _require_same_event(connection: sql.Connection, event: Mapping[str, Any]) -> None:
+    """Check that the stored event with the id of an event says the same.
+
+    Raises:
+        EventConflict: it is of another user, item, value or type.
+    """
+    names = ("user_id", "item_id", "value", "event")
+    same_id = sql.select(*(EVENTS.c[name] for name in names)).where(EVENTS.c.event_id == event["event_id"])
+    if tuple(connection.execute(same_id).one()) != tuple(event[name] for name in names):
+        raise EventConflict(f"another event has the id {event['event_id']!r}: give each event an id of its own.")
+
+
 def _require_store_file(path: Path, create: bool) -> None:
     """Check that an SQLite file is a store, or may become one. Nothing is written into it.
 
@@ -238,7 +262,11 @@ def _engine_of(location: str) -> sql.Engine:
             raise ConfigError(
                 f"{_without_password(location)}: the store is a file, or a URL that begins with postgresql://."
             )
-        return sql.create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 5})
+        # A database that hangs must not hang the server with it.
+        timeouts = {"connect_timeout": 5, "tcp_user_timeout": 1_000 * STATEMENT_SECONDS}
+        engine = sql.create_engine(url, pool_pre_ping=True, connect_args=timeouts)
+        sql.event.listen(engine, "connect", _limit_statements)
+        return engine
     except (SQLAlchemyError, ValueError):
         # What SQLAlchemy says may repeat the password.
         raise ConfigError(
@@ -253,6 +281,13 @@ def _wait_for_the_disk(connection: Any, record: Any) -> None:
     cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.close()
+
+
+def _limit_statements(connection: Any, record: Any) -> None:
+    # Within a transaction, its end could undo the setting.
+    connection.autocommit = True
+    connection.execute(f"SET statement_timeout = '{STATEMENT_SECONDS}s'")
+    connection.autocommit = False
 
 
 @contextmanager

@@ -13,9 +13,10 @@ import sqlalchemy as sql
 
 from recsys.atomic_writing import new_folder
 from recsys.data.reading.read import read_events
+from recsys.data.reading.read_settings import ReadSettings
 from recsys.errors import InputError, RunFolderError
 from recsys.replacing import KIND, require_output_path
-from recsys.schema import ITEM, USER
+from recsys.schema import ITEM, TIME, USER
 from recsys.serving.event_store import EVENTS, IMPRESSIONS, EventStore, StoreError
 
 CARD = "log.json"
@@ -33,11 +34,14 @@ _LEFT_OUT = ("number", "received")
 """Columns of the store that say nothing to a reader of the log."""
 
 
-def export_log(store: EventStore, out: Path, base: str | None = None) -> dict[str, int]:
+def export_log(
+    store: EventStore, out: Path, base: str | None = None, reading: ReadSettings | None = None
+) -> dict[str, int]:
     """Write the events and the impressions of a store into a folder, and return the number of each.
 
     Args:
         base: an older log, whose events are written before those of the store. None: no such log.
+        reading: how the older log is read. None: the defaults.
 
     ``events.parquet`` has user_id, item_id, value, timestamp (seconds since 1970), event (if any event
     has a type) and event_id. ``impressions.parquet`` has one row per listed item: request_id,
@@ -47,10 +51,10 @@ def export_log(store: EventStore, out: Path, base: str | None = None) -> dict[st
 
     Raises:
         RunFolderError: ``out`` is a folder of something else, or cannot be written.
-        InputError: the store or the older log cannot be read.
+        InputError: the store or the older log cannot be read, or the older log has no times.
     """
     require_output_path(out / CARD, "OUT")
-    older_events = None if base is None else _read_base(base)
+    older_events = None if base is None else _read_base(base, reading)
     try:
         with new_folder(out, _require_log_folder, _is_unfinished) as folder:
             counts = {
@@ -65,9 +69,18 @@ def export_log(store: EventStore, out: Path, base: str | None = None) -> dict[st
     return counts
 
 
-def _read_base(base: str) -> pd.DataFrame:
-    """Return the events of an older log, with the columns of the store."""
-    events, _ = read_events(base)
+def _read_base(base: str, reading: ReadSettings | None) -> pd.DataFrame:
+    """Return the events of an older log, with the columns of the store.
+
+    Raises:
+        InputError: it cannot be read, or has no times.
+    """
+    events, _ = read_events(base, reading)
+    if TIME not in events:
+        raise InputError(
+            f"{base}: an older log without times cannot come before events with times: name its column of times,"
+            " --column timestamp=NAME, or leave out --base."
+        )
     texts = {name: events[name].astype(str) for name in (USER, ITEM)}
     return events.assign(**texts).reindex(columns=[column.name for column in EVENTS.c])
 

@@ -7,7 +7,7 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,7 +35,7 @@ from recsys.serving.answers import (
     SimilarAnswer,
     UsersAnswer,
 )
-from recsys.serving.event_store import EventStore, StoreError
+from recsys.serving.event_store import EventConflict, EventStore, StoreError
 from recsys.serving.limits import Limits
 from recsys.serving.metrics import Metrics
 from recsys.serving.problems import Problem
@@ -60,6 +60,9 @@ WATCH_SECONDS = 1.0
 
 FLUSH_SECONDS = 0.5
 """How long impressions are kept in memory. A killed server loses those of this time, and no event."""
+
+MAX_IMPRESSIONS = 100_000
+"""Largest number of impressions that wait for a slow store. Further ones are lost, and counted."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +103,12 @@ class Service:
         self._reload_lock = asyncio.Lock()
         self._impressions: list[dict[str, Any]] = []
         self._flush_is_planned = False
+        self._storing: Future[None] | None = None
 
     def close(self) -> None:
         """Wait for the work that has begun, store the last impressions, and end the threads."""
         self._scoring.shutdown(wait=True, cancel_futures=True)
-        self._flush_impressions()
+        self._hand_over_impressions()
         self._writing.shutdown(wait=True)
         self._reading.shutdown(wait=True, cancel_futures=True)
         self._loading.shutdown(wait=True, cancel_futures=True)
@@ -197,6 +201,9 @@ class Service:
         """Plan to store what a list shows. A request does not wait for it."""
         if self.store is None:
             return
+        if len(self._impressions) + len(answer["items"]) > MAX_IMPRESSIONS:
+            self.metrics.lost_impressions += len(answer["items"])
+            return
         now = time.time()
         for item in answer["items"]:
             self._impressions.append(
@@ -215,17 +222,26 @@ class Service:
                 }
             )
         if not self._flush_is_planned:
-            self._flush_is_planned = True
-            loop = asyncio.get_running_loop()
-            loop.call_later(FLUSH_SECONDS, self._flush_impressions)
+            self._plan_flush()
+
+    def _plan_flush(self) -> None:
+        self._flush_is_planned = True
+        asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush_impressions)
 
     def _flush_impressions(self) -> None:
-        """Hand the impressions since the last call to the writing thread. Only the event loop adds to them."""
+        """Hand the impressions since the last call to the writing thread, if it has stored those of that call."""
         self._flush_is_planned = False
+        if self._storing is not None and not self._storing.done():
+            self._plan_flush()
+            return
+        self._hand_over_impressions()
+
+    def _hand_over_impressions(self) -> None:
+        # Only the event loop adds to them.
         impressions = self._impressions
         self._impressions = []
         if impressions:
-            self._writing.submit(self._store_impressions, impressions)
+            self._storing = self._writing.submit(self._store_impressions, impressions)
 
     def _store_impressions(self, impressions: list[dict[str, Any]]) -> None:
         if self.store is None:
@@ -258,7 +274,10 @@ class Service:
             for event in request.events
         ]
         loop = asyncio.get_running_loop()
-        accepted = await loop.run_in_executor(self._writing, self.store.add_events, rows)
+        try:
+            accepted = await loop.run_in_executor(self._writing, self.store.add_events, rows)
+        except EventConflict as error:
+            raise Problem(409, str(error)) from None
         self.metrics.events += accepted
         self.metrics.repeated_events += len(rows) - accepted
         items = dict.fromkeys(event.item for event in request.events)

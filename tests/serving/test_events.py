@@ -21,7 +21,7 @@ from serving_process import ServerProcess, send_events
 
 from recsys.cli import run_verb
 from recsys.errors import ConfigError, InputError
-from recsys.serving.event_store import EVENTS, IMPRESSIONS, EventStore, StoreError
+from recsys.serving.event_store import EVENTS, IMPRESSIONS, EventConflict, EventStore, StoreError
 from recsys.serving.registry import Registry
 
 pytestmark = pytest.mark.slow
@@ -91,8 +91,11 @@ def event(number, user="u1", **values):
 
 def test_an_event_is_stored_once_per_id(location):
     store = EventStore(location)
-    assert store.add_events([event(2, timestamp=2.5), event(1), event(2, item_id="other")]) == 2
-    assert store.add_events([event(2, value=9.0), event(3, user="ü'; DROP TABLE recsys_events")]) == 1
+    assert store.add_events([event(2, timestamp=2.5), event(1), event(2, timestamp=7.0)]) == 2
+    for conflict in ({"value": 9.0}, {"user": "u2"}, {"item_id": "other"}, {"event": "view"}):
+        with pytest.raises(EventConflict, match="'e2'"):
+            store.add_events([event(4), event(2, **conflict)])
+    assert store.add_events([event(2), event(3, user="ü'; DROP TABLE recsys_events")]) == 1
     assert store.events_of("u1") == [("i2", 1.0, 2.5, None), ("i1", 1.0, 5.0, None)]
     store.close()
     again = EventStore(location)
@@ -173,11 +176,14 @@ def test_a_database_of_another_program_is_left_alone(tmp_path, monkeypatch, caps
     assert run_verb(["log", "export", str(tmp_path / "out")]) == 2
 
 
+@pytest.mark.parametrize("location", ["postgresql"], indirect=True)
 def test_servers_that_start_together_share_a_store(location):
-    if location.startswith("postgresql"):
-        with ThreadPoolExecutor(8) as threads:
-            for store in threads.map(lambda _: EventStore(location), range(8)):
-                store.close()
+    with ThreadPoolExecutor(8) as threads:
+        stores = list(threads.map(lambda _: EventStore(location), range(8)))
+    with stores[0]._engine.connect() as connection:
+        assert connection.exec_driver_sql("SHOW statement_timeout").scalar() == "30s"
+    for store in stores:
+        store.close()
 
 
 @pytest.fixture
@@ -236,6 +242,7 @@ def test_repeated_events_count_once(stored):
     once = stored.get("/recommend", user="new", model="als", k=5).json["items"]
     again = post_events(stored, first, first)
     assert (again["accepted"], again["repeated"]) == (0, 2)
+    assert stored.post("/events", {"events": [first | {"item": "f006"}]}).status == 409
     assert stored.get("/recommend", user="new", model="als", k=5).json["items"] == once
 
 
@@ -362,6 +369,41 @@ def test_impressions_say_what_was_shown(stored, bundles):
     assert table.model.tolist()[3:5] == ["als", "als"]
     assert table.user_id[3:5].isna().all()
     assert table.probability.isna().all()
+
+
+def test_impressions_that_a_slow_store_cannot_take_are_counted(stored, monkeypatch):
+    monkeypatch.setattr("recsys.serving.service.MAX_IMPRESSIONS", 5)
+    release = threading.Event()
+    stored.service._writing.submit(release.wait, 20)
+
+    async def lists():
+        for _ in range(3):
+            await stored.acall("GET", "/recommend", query={"user": "u0001", "k": 2})
+            # Nothing more is handed to the writing thread while it stores what it has.
+            stored.service._flush_impressions()
+        return stored.service._writing._work_queue.qsize()
+
+    assert asyncio.run(lists()) == 1
+    assert stored.service.metrics.lost_impressions == 0
+    stored.get("/recommend", user="u0001", k=2)
+    assert stored.service.metrics.lost_impressions == 2
+    release.set()
+    stored.service.close()
+    assert stored.service.metrics.impressions == 6
+
+
+def test_an_older_log_of_another_form_comes_before_a_store(stored, tmp_path, capsys):
+    post_events(stored, {"user": "u1", "item": "f001"})
+    export = ["log", "export", str(tmp_path / "events.db"), str(tmp_path / "log"), "--base", str(tmp_path / "old.csv")]
+    (tmp_path / "old.csv").write_text("who;what;when\nu2;f002;1000\n")
+    columns = ["--column", "user_id=who", "--column", "item_id=what", "--delimiter", ";"]
+    assert run_verb([*export, *columns]) == 2
+    assert "without times" in capsys.readouterr().err
+    assert run_verb([*export, *columns, "--column", "timestamp=when"]) == 0
+    table = pd.read_parquet(tmp_path / "log" / "events.parquet")
+    assert table.user_id.tolist() == ["u2", "u1"]
+    assert table.timestamp[0] == 1000
+    assert run_verb([*export[:4], *columns]) == 2
 
 
 def test_the_log_of_a_store_is_a_log(stored, tmp_path, capsys):
@@ -494,11 +536,32 @@ def test_a_port_in_use_is_one_sentence(bundles, capsys):
     assert said == [f"error: 127.0.0.1:{port}: cannot listen: Address already in use. Choose another --host or --port."]
 
 
+def test_sighup_while_bundles_are_loading_does_no_harm(monkeypatch):
+    def load(paths):
+        os.kill(os.getpid(), signal.SIGHUP)
+        raise InputError("this bundle is not whole.")
+
+    monkeypatch.setattr("recsys.serving.registry.Registry", load)
+    monkeypatch.setattr("recsys.serving.server.bind", lambda host, port: None)
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        assert run_verb(["serve", "bundle", "--port", "0"]) == 2
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_key_of_the_environment_has_no_blanks_around_it(monkeypatch):
+    from recsys.cli.serve import read_api_key
+
+    monkeypatch.setenv("RECSYS_API_KEY", " key\n")
+    assert read_api_key(None) == "key"
+
+
 def test_requests_and_events_at_the_same_time(stored):
     async def storm():
         calls = [stored.acall("GET", "/recommend", query={"user": f"u{n:04d}", "model": "als"}) for n in range(30)]
         calls += [
-            stored.acall("POST", "/events", {"events": [{"id": str(n % 20), "user": f"u{n:04d}", "item": "f003"}]})
+            stored.acall("POST", "/events", {"events": [{"id": str(n % 20), "user": f"u{n % 20:04d}", "item": "f003"}]})
             for n in range(30)
         ]
         return await asyncio.gather(*calls)

@@ -154,6 +154,12 @@ REFUSED = {
     "a value": lambda client: client.recommend(history=[{"item": "a", "value": float("nan")}]),
     "a type": lambda client: client.recommend(history=[object()]),
     "an answer": lambda client: client.onboard([("f001", "maybe")]),
+    "an id": lambda client: client.similar(5.0),
+    "a truth for an id": lambda client: client.similar(True),
+    "text for k": lambda client: client.similar("f005", k="3"),
+    "a long list": lambda client: client.recommend("u0003", k=1001),
+    "reasons": lambda client: client.recommend("u0003", k=101, reasons=True),
+    "a model": lambda client: client.recommend("u0003", model="al"),
 }
 
 
