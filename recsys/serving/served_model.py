@@ -1,7 +1,8 @@
 """One served bundle, with all that its answers need.
 
 The lists are those of ``recsys recommend``: both call ``SavedModel.recommend``. Every method may take
-long, so a server calls them in its scoring thread, one at a time.
+long, so a server calls them in its scoring thread, one at a time. Searches run no compiled code, and have
+another thread.
 """
 
 from __future__ import annotations

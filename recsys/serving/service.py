@@ -99,6 +99,8 @@ class Service:
         # One thread writes and another reads, so that a slow commit delays no list.
         self._writing = ThreadPoolExecutor(1, "writing")
         self._reading = ThreadPoolExecutor(1, "reading")
+        # A search looks at every id, and runs no compiled code. Lists must not wait for it.
+        self._searching = ThreadPoolExecutor(1, "searching")
         self._loading = ThreadPoolExecutor(1, "loading", initializer=_use_one_core)
         self._reload_lock = asyncio.Lock()
         self._impressions: list[dict[str, Any]] = []
@@ -111,12 +113,16 @@ class Service:
         self._hand_over_impressions()
         self._writing.shutdown(wait=True)
         self._reading.shutdown(wait=True, cancel_futures=True)
+        self._searching.shutdown(wait=True, cancel_futures=True)
         self._loading.shutdown(wait=True, cancel_futures=True)
         if self.store is not None:
             self.store.close()
 
     async def _score(self, work: Callable[..., Result], *arguments: Any) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._scoring, work, *arguments)
+
+    async def _search(self, work: Callable[[str, int], Result], query: SearchQuery) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._searching, work, query.search, query.limit)
 
     async def reload(self, names: Iterable[str] | None = None) -> None:
         """Open newer bundles beside the served ones, and swap each in between two requests.
@@ -319,13 +325,13 @@ class Service:
         """Return items whose id or title has a text."""
         query: SearchQuery = call.query
         model = self.registry.model(query.model)
-        return {"items": await self._score(model.search_items, query.search, query.limit)}
+        return {"items": await self._search(model.search_items, query)}
 
     async def users(self, call: Call) -> UsersAnswer:
         """Return ids of users that have a text."""
         query: SearchQuery = call.query
         model = self.registry.model(query.model)
-        return {"users": await self._score(model.search_users, query.search, query.limit)}
+        return {"users": await self._search(model.search_users, query)}
 
     async def onboard(self, call: Call) -> OnboardAnswer:
         """Return the next question to a new user, and the list that fits the answers so far.

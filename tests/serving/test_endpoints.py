@@ -285,6 +285,17 @@ def test_searches_find_parts_of_ids_and_titles(client, bundles):
     )
 
 
+def test_a_search_does_not_wait_for_lists(make_client):
+    client = make_client(limits=Limits(seconds=5))
+    release = threading.Event()
+    client.service._scoring.submit(release.wait, 20)
+    try:
+        assert client.get("/items", search="f00").status == 200
+        assert client.get("/users", search="u00").status == 200
+    finally:
+        release.set()
+
+
 def test_metrics_count_requests_by_route_and_not_by_what_clients_send(make_client):
     client = make_client()
     for item in ("f001", "f002", "zzz"):
