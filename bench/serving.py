@@ -139,11 +139,13 @@ async def load(port: int, requests: list[bytes], connections: int, seconds: floa
 def requests_of(items: int) -> dict[str, list[bytes]]:
     """Return kind of request -> requests as bytes."""
     rng = random.Random(1)
-    known = [f"GET /recommend?user={rng.randrange(USERS)} HTTP/1.1\r\nHost: x\r\n\r\n".encode() for _ in range(500)]
+    known = [
+        f"GET /recommend?user={rng.randrange(USERS)} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode() for _ in range(500)
+    ]
     folded = []
     for _ in range(200):
         body = json.dumps({"history": [str(item) for item in rng.sample(range(items), EVENTS)]}).encode()
-        head = "POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        head = "POST /recommend HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         folded.append(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
     return {"known user": known, "fold-in of 50": folded}
 

@@ -392,7 +392,7 @@ def test_impressions_that_a_slow_store_cannot_take_are_counted(stored, monkeypat
     assert stored.service.metrics.impressions == 6
 
 
-def test_an_older_log_of_another_form_comes_before_a_store(stored, tmp_path, capsys):
+def test_an_older_log_of_another_form_comes_before_a_store(stored, tmp_path, capsys, monkeypatch):
     post_events(stored, {"user": "u1", "item": "f001"})
     export = ["log", "export", str(tmp_path / "events.db"), str(tmp_path / "log"), "--base", str(tmp_path / "old.csv")]
     (tmp_path / "old.csv").write_text("who;what;when\nu2;f002;1000\n")
@@ -404,6 +404,10 @@ def test_an_older_log_of_another_form_comes_before_a_store(stored, tmp_path, cap
     assert table.user_id.tolist() == ["u2", "u1"]
     assert table.timestamp[0] == 1000
     assert run_verb([*export[:4], *columns]) == 2
+    # The store may be named by the environment, so that its password is no argument.
+    monkeypatch.setenv("RECSYS_STORE", str(tmp_path / "events.db"))
+    assert run_verb(["log", "export", str(tmp_path / "log")]) == 0
+    assert pd.read_parquet(tmp_path / "log" / "events.parquet").user_id.tolist() == ["u1"]
 
 
 def test_the_log_of_a_store_is_a_log(stored, tmp_path, capsys):
