@@ -273,12 +273,12 @@ def with_metrics(candidate: Candidate, metrics: list[str]) -> Candidate:
     """
     from recsys.evaluation.judging.metrics import parse_all
 
-    known = candidate.evaluation.metrics
-    names = [name if name in known else str(parse_all([name], complete=True)[0]) for name in metrics]
+    metrics_of_run = candidate.evaluation.metrics
+    names = [name if name in metrics_of_run else str(parse_all([name], complete=True)[0]) for name in metrics]
     for name in names:
-        if name not in known:
+        if name not in metrics_of_run:
             raise ConfigError(
-                f"{candidate.evaluation.name}: its run has no metric '{name}'.{suggest_nearest(name, known)}"
+                f"{candidate.evaluation.name}: its run has no metric '{name}'.{suggest_nearest(name, metrics_of_run)}"
                 " A run computes what [judge] metrics names."
             )
     pooled = candidate.pooled

@@ -170,8 +170,8 @@ def load(path: str | Path) -> Rules:
             key = ".".join(map(str, problem["loc"]))
             message = describe_values([problem])
             if problem["type"] == "extra_forbidden":
-                table_name, *inside = problem["loc"]
-                keys = (TABLES[str(table_name)] if inside else Rules).model_fields
+                table_name, *path_in_table = problem["loc"]
+                keys = (TABLES[str(table_name)] if path_in_table else Rules).model_fields
                 message = f"unknown key.{suggest_nearest(str(problem['loc'][-1]), keys)}"
             lines.append(f"{path}: {key}: {message}")
         raise ConfigError("\n".join(lines)) from None
