@@ -153,10 +153,11 @@ def _distinct(ids: Any) -> pd.Index:
     if not is_category(ids):
         return pd.Index(_as_int64_or_text(ids)).unique()
     codes = ids.array.codes
-    used = np.zeros(len(ids.array.categories), dtype=bool)
+    # The last entry is for null, whose code is -1.
+    used = np.zeros(len(ids.array.categories) + 1, dtype=bool)
     for part in _parts(len(codes)):
         used[codes[part]] = True
-    return pd.Index(_as_int64_or_text(ids.array.categories))[used]
+    return pd.Index(_as_int64_or_text(ids.array.categories))[used[:-1]]
 
 
 def _as_int64_or_text(ids: Any) -> np.ndarray:

@@ -101,6 +101,11 @@ def test_a_row_of_minus_one_is_empty():
     assert picked.toarray().tolist() == [[0, 3, 0], [0, 0, 0], [1, 0, 2]]
 
 
+def test_a_null_among_categories_is_no_id():
+    column = pd.Series(pd.Categorical(["a", None], categories=["a", "b"]))
+    assert IdMap.of(column).all_ids.tolist() == ["a"]
+
+
 def test_categories_are_one_kind_as_their_texts_are_and_null_stays_null():
     ids = ["10", None, "9", "10"]
     found = unify_ids(pd.Series(ids, dtype="category"), pd.Series([7]))[0]
