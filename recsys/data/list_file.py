@@ -111,6 +111,8 @@ def _parse_scores(path: Path, text: str) -> dict[str, float]:
             raise InputError(
                 f"{path}, line {rows.line_num}: the score {row[score_column]!r} is not a number."
             ) from None
+    if not scores:
+        raise InputError(f"{path}: no ids: the file has nothing but a header.")
     return scores
 
 

@@ -60,6 +60,7 @@ def test_undefined_is_null_and_said(run):
         ({"a.csv": "item_id,scor\nx,1", "b": "x"}, "the columns are item_id, scor"),
         ({"a": "item,score\nx,1", "b": "x"}, "the columns are item, score"),
         ({"a.csv": "item_id,score\nx,high", "b": "x"}, "line 2: the score 'high' is not a number"),
+        ({"a.csv": "item_id,score\n", "b": "x"}, "no ids: the file has nothing but a header"),
         ({"a.csv": "item_id,score\nx,1\nx,2", "b": "x"}, "line 3: 'x' is on line 2"),
         ({"a.csv": "item_id,score\nx,nan\ny,2", "b": "x"}, "score of 'x' is NaN"),
         ({"a.csv": "item_id,score\nx", "b": "x"}, "1 fields"),
