@@ -169,10 +169,7 @@ def main(seconds: float, sizes: list[int]) -> None:
                         )
                 process.terminate()
     heads = ["", "connections", "answers/s", "p50, ms", "p99, ms"]
-    body = (
-        f"{seconds:g} seconds each; server and client share the cores. The machine had other work, so read"
-        " the ratios.\n\n" + table(heads, rows)
-    )
+    body = f"{seconds:g} seconds each; server and client share the cores.\n\n" + table(heads, rows)
     write_section("serving", "Serving", "PYTHONPATH=.:tests python bench/serving.py", body)
 
 
