@@ -1,5 +1,6 @@
 """What an update may replace. What it computes is tested with the Spark runs that it is made for."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -10,7 +11,7 @@ from builders import run_locally
 from recsys.cli import run_verb
 from recsys.config import parse_config
 from recsys.data.weigh import interactions_from_table
-from recsys.errors import RunFolderError
+from recsys.errors import InputError, RunFolderError
 from recsys.models.collaborative.als import ALS
 from recsys.models.collaborative.popular import Popular
 from recsys.models.combining.cascade import Cascade
@@ -69,6 +70,15 @@ def test_an_update_replaces_no_run_and_nothing_else_that_it_reads(packed):
         update(packed, retrained / "split" / "history.parquet", retrained)
     assert sorted(retrained.rglob("*")) == whole
     assert len(open_model(packed).history.users) == 2
+
+
+def test_lists_of_other_users_are_not_compared_and_nothing_is_written(packed):
+    pairs = pd.DataFrame({"user_id": ["p", "p", "q"], "item_id": ["x", "y", "y"], "value": 1.0, "timestamp": 0.0})
+    strangers = replace(open_model(packed), history=interactions_from_table(pairs))
+    write_bundle(strangers, packed.parent / "strangers", RunFolder.open(packed.parent / "run"), sources=[])
+    with pytest.raises(InputError, match="no user in common"):
+        update(packed, packed.parent / "late.csv", packed.parent / "compared", against=packed.parent / "strangers")
+    assert not (packed.parent / "compared").exists()
 
 
 KINDS = {

@@ -125,11 +125,11 @@ def update(
         updated, result = _extend_histories(old, new_events, retrain_at)
     else:
         updated, result = _fold_into_als(old, als, new_events, retrain_at)
+    # The lists are compared first, so that nothing is written if they cannot be.
+    if against is not None:
+        result = replace(result, overlap=_overlap(updated, open_model(against)))
     write_bundle(updated, Path(out), RunFolder.open(bundle), sources=sources)
-    result = replace(result, events_not_newer=_count_not_newer(old, new_events))
-    if against is None:
-        return result
-    return replace(result, overlap=_overlap(updated, open_model(against)))
+    return replace(result, events_not_newer=_count_not_newer(old, new_events))
 
 
 def _count_not_newer(old: SavedModel, events: pd.DataFrame) -> int:

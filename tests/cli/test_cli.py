@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -77,6 +78,17 @@ def test_the_folder_of_a_run_can_be_named_and_what_comes_next_be_pasted(config, 
     words = shlex.split(proposed.removeprefix("next: ").partition(",")[0])
     assert words == ["recsys", "recommend", str(place), "--user", "ID"]
     assert run_verb(["run", str(config), "--out", ""]) == 2
+
+
+@pytest.mark.slow
+def test_refused_rows_are_told_at_the_end(config, world_files, capsys):
+    events = config.parent / "events.csv"
+    head, *rows = Path(world_files["events"]).read_text().splitlines()
+    events.write_text("\n".join([head, *rows, ",f01,4.0,1500000000", ",f02,4.0,1500000000"]) + "\n")
+    assert run_verb(["run", str(config), "--set", f"data.events={events}"]) == 0
+    place = config.parent / "run"
+    expected = f"2 rows were refused (missing user id: 2); see {place / 'refused.csv'}"
+    assert expected in capsys.readouterr().out.splitlines()
 
 
 @pytest.mark.slow

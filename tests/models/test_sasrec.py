@@ -202,6 +202,23 @@ def test_a_sweep_trains_each_place_once():
     assert sorted(trained) == sorted(expected)
 
 
+def test_a_plateau_ends_the_training_and_keeps_its_first_sweep():
+    rng = np.random.default_rng(0)
+    settings = training.TrainingSettings(
+        NETWORK, max_length=8, batch=16, negatives=4, iterations=9, patience=2, minutes=None, seed=0
+    )
+    after_sweeps = []
+
+    def validate(weights):
+        after_sweeps.append(weights.items.copy())
+        return 0.5
+
+    items = rng.integers(0, 10, 40).astype(np.int32)
+    result = training.train_network(np.arange(0, 41, 8), items, 10, settings, validate)
+    assert len(result.values) == 3
+    np.testing.assert_array_equal(result.weights.items, after_sweeps[0])
+
+
 def test_the_validation_value_is_the_mean_ndcg_among_unseen_items():
     weights = random_weights(seed=4)
     shown = LikedSequences(np.array([0, 2, 3, 6]), np.array([3, 1, 8, 0, 2, 4], dtype=np.int32))

@@ -54,7 +54,7 @@ class SASRec(Recommender):
     per place, is known to be worse.
 
     The last like of up to 2,000 users is hidden from training. Training stops when the NDCG of
-    these likes has been below its highest value for ``patience`` sweeps. The weights of the best
+    these likes has not risen above its highest value for ``patience`` sweeps. The weights of the best
     sweep are kept; they are averages over the last steps. ``losses_`` has the mean loss of each
     sweep. ``record`` has the NDCG after each sweep, the best sweep, and why training stopped.
 

@@ -129,7 +129,7 @@ def train_network(
 ) -> Result:
     """Train a network on sequences, and return the weights of its best sweep.
 
-    Training stops when the validation value has been below its highest value for
+    Training stops when the validation value has not risen above its highest value for
     ``settings.patience`` sweeps, after ``settings.iterations`` sweeps, or after
     ``settings.minutes``.
 
