@@ -32,11 +32,11 @@ whether Numba works.
 def build_command() -> Any:
     """Return the command line as a function that can be called.
 
-    Square brackets in help texts are shown as they are written. Every verb that uses compiled
-    kernels prints a notice while they are compiled.
+    Help texts fill the width of the terminal, and their square brackets are shown as they are
+    written. Every verb that uses compiled kernels prints a notice while they are compiled.
     """
     command: Any = typer.main.get_command(app)
-    _escape_help(command)
+    _prepare_help(command)
     for name, verb in command.commands.items():
         if name not in WITHOUT_KERNELS:
             _report_compilation(verb)
@@ -59,13 +59,16 @@ def _report_compilation(verb: Any) -> None:
     verb.callback = work_with_notice
 
 
-def _escape_help(command: Any) -> None:
-    """Escape the square brackets in the help texts of a command.
+def _prepare_help(command: Any) -> None:
+    """Make the help texts of a command, its options and its subcommands ready for Rich.
 
-    Otherwise the library Rich would read ``[judge]`` as markup and not print it.
+    Each paragraph becomes one line, because Rich keeps the line breaks of a docstring and would break
+    its lines a second time. Square brackets are escaped: Rich would read ``[judge]`` as markup and not
+    print it.
     """
     for part in (command, *command.params):
         if getattr(part, "help", None):
-            part.help = escape(part.help)
+            paragraphs = [" ".join(lines.split()) for lines in part.help.split("\n\n")]
+            part.help = escape("\n\n".join(paragraphs))
     for subcommand in getattr(command, "commands", {}).values():
-        _escape_help(subcommand)
+        _prepare_help(subcommand)

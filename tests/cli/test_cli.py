@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,16 @@ VERBS = sorted(verbs(load_command()))
 def test_every_verb_explains_itself_with_an_example(words, capsys):
     assert run_verb([*words, "--help"]) == 0
     assert "Example" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", VERBS, ids=" ".join)
+def test_help_breaks_a_line_only_where_the_next_word_does_not_fit(words, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run_verb([*words, "--help"]) == 0
+    lines = capsys.readouterr().out.split("╭")[0].splitlines()
+    for line, following in pairwise(line.strip() for line in lines):
+        if line and following:
+            assert len(line) + 1 + len(following.split()[0]) > 78, line
 
 
 @pytest.mark.parametrize(
