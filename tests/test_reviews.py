@@ -207,3 +207,26 @@ def test_a_file_of_the_user_is_not_replaced(tmp_path, capsys):
 def test_no_reviews_at_all():
     with pytest.raises(InputError, match="0 reviews"):
         ReviewScores().fit([], np.array([]))
+
+
+def test_held_out_scores_are_learned_from_other_items_alone():
+    """Each item has a word of its own that says its score: words of other items do not know it."""
+    rng = np.random.default_rng(5)
+    item = np.repeat(np.arange(60), 6)
+    quality = rng.integers(1, 6, 60)
+    words = [*GOOD, *BAD, *PLAIN]
+    texts = [f"name{number} {' '.join(rng.choice(words, 5))}" for number in item]
+    scores = quality[item].astype(float)
+    scores[::6] = np.nan
+    by_text = ReviewScores().fit(texts, scores)
+    by_item = ReviewScores().fit(texts, scores, groups=item)
+    has_score = np.isfinite(scores)
+    assert by_text.record["pearson"] > 0.8
+    assert by_item.record["pearson"] < 0.3
+    assert np.corrcoef(by_text.held_out[~has_score], quality[item][~has_score])[0, 1] > 0.8
+    assert np.corrcoef(by_item.held_out[~has_score], quality[item][~has_score])[0, 1] < 0.4
+    assert by_item.record["reviews"] == 300
+    error = by_item.held_out[has_score] - scores[has_score]
+    assert by_item.record["rmse"] == pytest.approx(np.sqrt(np.mean(error**2)))
+    with pytest.raises(InputError, match="too few items"):
+        ReviewScores().fit(texts, scores, groups=np.zeros(len(texts), dtype=int))

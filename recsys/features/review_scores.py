@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-from sklearn.feature_extraction.text import TfidfVectorizer
+from scipy.sparse import csr_array
+from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 from sklearn.linear_model import Ridge
 
 from recsys.data.hashing import id_hash
 from recsys.errors import InputError
+from recsys.linalg import one_blas_thread
 
 STRENGTHS = (0.3, 0.6, 1.0, 2.0, 4.0)
 """The strengths of the ridge that are tried."""
@@ -35,58 +37,74 @@ class ReviewScores:
     Attributes:
         record: ``reviews``, the number of reviews; ``strength``; and on the folds ``rmse``, ``rmse_of_mean``
             (if each score is predicted by the mean) and ``pearson``.
+        held_out: float64[n], the prediction of each review of :meth:`fit` from the other four folds,
+            within the range of the given scores. NaN where no word is in two of their scored reviews.
         cut_offs: float64[levels - 1], ascending, between the whole scores ``levels``. None if scores are
             not whole.
     """
 
     record: dict[str, float] = field(default_factory=dict)
+    held_out: np.ndarray = field(default_factory=lambda: np.empty(0))
     levels: np.ndarray | None = None
     cut_offs: np.ndarray | None = None
 
-    def fit(self, texts: Sequence[str], scores: np.ndarray) -> ReviewScores:
+    def fit(self, texts: Sequence[str], scores: np.ndarray, groups: np.ndarray | None = None) -> ReviewScores:
         """Learn the weights of words from reviews with a score.
 
         Args:
             texts: one text per review.
-            scores: float64[n], finite.
+            scores: float64[n]. NaN for a review without a score, from which nothing is learned.
+            groups: the item of each review, if all reviews of one item must be in one fold: then
+                ``held_out`` and the errors are those for items none of whose scores is known. None:
+                folds are made by the texts.
 
         Raises:
-            InputError: there are fewer than ``LEAST_REVIEWS`` reviews, all scores are equal, or no
-                word is in two of them.
+            InputError: there are fewer than ``LEAST_REVIEWS`` reviews with a score, all scores are
+                equal, they are in a single fold, or no word is in two of them.
         """
         documents = pd.Series(list(texts), dtype=object).to_numpy()
         scores = np.asarray(scores, dtype=np.float64)
-        if len(documents) < LEAST_REVIEWS or len(np.unique(scores)) < 2:
+        has_score = np.isfinite(scores)
+        given = scores[has_score]
+        if len(given) < LEAST_REVIEWS or len(np.unique(given)) < 2:
             raise InputError(
-                f"{len(documents):,} reviews with {len(np.unique(scores)):,} different scores: at least"
+                f"{len(given):,} reviews with {len(np.unique(given)):,} different scores: at least"
                 f" {LEAST_REVIEWS} reviews with two scores are needed to learn what words say."
             )
-        fold = (id_hash(documents, seed=0) * FOLDS).astype(int)
-        predicted = np.empty((len(STRENGTHS), len(scores)))
+        fold = (id_hash(documents if groups is None else groups, seed=0) * FOLDS).astype(int)
+        if len(np.unique(fold[has_score])) < 2:
+            raise InputError("the reviews with a score are of too few items to be divided into folds: add items.")
+        self._range = float(given.min()), float(given.max())
+        self._counter, counts = _count_words(documents)
+        predicted = np.full((len(STRENGTHS), len(scores)), np.nan)
+        has_words = np.zeros(len(scores), dtype=bool)
         for number in np.unique(fold):
-            is_test = fold == number
-            vectorizer, matrix = _fit_words(documents[~is_test])
-            test_matrix = vectorizer.transform(documents[is_test])
+            in_fold = fold == number
+            # Words are counted once; what is weighted by them is learned from the other folds alone.
+            weights = _WordWeights(counts[has_score & ~in_fold])
+            train = weights.transform(counts[has_score & ~in_fold])
+            test = weights.transform(counts[in_fold])
+            has_words[in_fold] = np.diff(test.indptr) > 0
             for row, strength in enumerate(STRENGTHS):
-                ridge = _fit_ridge(matrix, scores[~is_test], strength)
-                predicted[row, is_test] = ridge.predict(test_matrix)
-        errors = np.sqrt(((predicted - scores) ** 2).mean(axis=1))
+                predicted[row, in_fold] = _fit_ridge(train, scores[has_score & ~in_fold], strength).predict(test)
+        errors = np.sqrt(((predicted[:, has_score] - given) ** 2).mean(axis=1))
         best = int(errors.argmin())
+        self.held_out = np.where(has_words, np.clip(predicted[best], *self._range), np.nan)
+        of_given = predicted[best, has_score]
         self.record = {
-            "reviews": len(scores),
+            "reviews": len(given),
             "strength": STRENGTHS[best],
             "rmse": float(errors[best]),
-            "rmse_of_mean": float(scores.std()),
-            "pearson": float(np.corrcoef(predicted[best], scores)[0, 1]),
+            "rmse_of_mean": float(given.std()),
+            "pearson": _correlation(of_given, given),
         }
         self.levels, self.cut_offs = None, None
-        if (scores == np.round(scores)).all():
-            self.levels, counts = np.unique(scores, return_counts=True)
-            shares = np.cumsum(counts)[:-1] / len(scores)
-            self.cut_offs = np.quantile(predicted[best], shares)
-        self._vectorizer, matrix = _fit_words(documents)
-        self._ridge = _fit_ridge(matrix, scores, STRENGTHS[best])
-        self._range = float(scores.min()), float(scores.max())
+        if (given == np.round(given)).all():
+            self.levels, level_counts = np.unique(given, return_counts=True)
+            shares = np.cumsum(level_counts)[:-1] / len(given)
+            self.cut_offs = np.quantile(of_given, shares)
+        self._weights = _WordWeights(counts[has_score])
+        self._ridge = _fit_ridge(self._weights.transform(counts[has_score]), given, STRENGTHS[best])
         return self
 
     def predict(self, texts: Sequence[str]) -> np.ndarray:
@@ -97,7 +115,7 @@ class ReviewScores:
         # scikit-learn refuses to transform no texts at all.
         if not len(texts):
             return np.empty(0)
-        matrix = self._vectorizer.transform(list(texts))
+        matrix = self._transform(list(texts))
         predicted = np.clip(self._ridge.predict(matrix), *self._range)
         return np.where(np.diff(matrix.indptr) > 0, predicted, np.nan)
 
@@ -117,13 +135,21 @@ class ReviewScores:
         With the score of an empty text, ``constant``, the parts sum to the prediction before it is
         limited to the range of the scores.
         """
-        row = self._vectorizer.transform([text])
-        names = self._vectorizer.get_feature_names_out()
+        row = self._transform([text])
+        names = self._names
         parts = {
             names[column]: float(value * self._ridge.coef_[column])
             for column, value in zip(row.indices, row.data, strict=True)
         }
         return dict(sorted(parts.items(), key=lambda part: -abs(part[1])))
+
+    def _transform(self, texts: list[str]) -> csr_array:
+        return self._weights.transform(csr_array(self._counter.transform(texts)))
+
+    @property
+    def _names(self) -> np.ndarray:
+        """The words and pairs that have a weight, in the order of the columns."""
+        return np.asarray(self._counter.get_feature_names_out())[self._weights.columns]
 
     @property
     def constant(self) -> float:
@@ -132,7 +158,7 @@ class ReviewScores:
 
     def strongest_words(self, count: int) -> tuple[list[str], list[str]]:
         """Return the words and pairs that raise a score most, and those that lower it most."""
-        names = self._vectorizer.get_feature_names_out()
+        names = self._names
         order = np.argsort(self._ridge.coef_, kind="stable")
         return names[order[::-1][:count]].tolist(), names[order[:count]].tolist()
 
@@ -180,14 +206,49 @@ def scores_of_items(item_ids: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
     return table.assign(score=overall + weight * (mean - overall), error=error)
 
 
-def _fit_words(documents: np.ndarray) -> tuple[TfidfVectorizer, object]:
-    """Return the fitted TF-IDF of words and pairs that are in two documents or more, and its matrix."""
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)
+class _WordWeights:
+    """TF-IDF with the words that are in two of some documents or more, and their frequencies there.
+
+    Attributes:
+        columns: int[words], the columns of these words among all counted ones.
+    """
+
+    def __init__(self, counts: csr_array) -> None:
+        """Learn the frequencies of words from the counts of some documents.
+
+        Raises:
+            InputError: no word is in two of them.
+        """
+        self.columns = np.flatnonzero(np.bincount(counts.indices, minlength=counts.shape[1]) >= 2)
+        if not len(self.columns):
+            raise InputError(_WITHOUT_WORDS)
+        self._tfidf = TfidfTransformer(sublinear_tf=True).fit(counts[:, self.columns])
+
+    def transform(self, counts: csr_array) -> csr_array:
+        """Return the weighted counts of the words, rows of length 1."""
+        return csr_array(self._tfidf.transform(counts[:, self.columns]))
+
+
+_WITHOUT_WORDS = "the texts have no words to learn from: no word is in two of the reviews with a score."
+
+
+def _count_words(documents: np.ndarray) -> tuple[CountVectorizer, csr_array]:
+    """Return the counter of words and pairs that are in two documents or more, and its counts."""
+    counter = CountVectorizer(ngram_range=(1, 2), min_df=2, dtype=np.float64)
     try:
-        return vectorizer, vectorizer.fit_transform(documents)
+        return counter, csr_array(counter.fit_transform(documents))
     except ValueError as error:
-        raise InputError(f"the texts have no words to learn from: {error}") from error
+        raise InputError(_WITHOUT_WORDS) from error
 
 
-def _fit_ridge(matrix: object, scores: np.ndarray, strength: float) -> Ridge:
-    return Ridge(alpha=strength, solver="sparse_cg", tol=1e-4).fit(matrix, scores)
+def _correlation(predicted: np.ndarray, scores: np.ndarray) -> float:
+    """Return Pearson's correlation, 0 if all predictions are equal."""
+    if np.ptp(predicted) == 0:
+        return 0.0
+    return float(np.corrcoef(predicted, scores)[0, 1])
+
+
+def _fit_ridge(matrix: csr_array, scores: np.ndarray, strength: float) -> Ridge:
+    # The vectors of conjugate gradients are short: several threads of BLAS would only wait for each other.
+    with one_blas_thread():
+        return Ridge(alpha=strength, solver="sparse_cg", tol=1e-4).fit(matrix, scores)
