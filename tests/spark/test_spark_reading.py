@@ -79,8 +79,10 @@ def require_equal(local, large):
     assert large.refusals.total == local.refusals.total
     assert large.refusals.counts == local.refusals.counts
     # As they are written to refused.csv.
-    texts = [sorted(ascii(row[3]).replace("\\\\", "\\") for row in of.refusals.rows) for of in (large, local)]
-    assert texts[0] == texts[1]
+    refused = [
+        sorted((*row[:3], ascii(row[3]).replace("\\\\", "\\")) for row in of.refusals.rows) for of in (large, local)
+    ]
+    assert refused[0] == refused[1]
     assert rows(large.events.toPandas()) == rows(local.events)
 
 
@@ -223,6 +225,8 @@ def test_a_folder_on_another_file_system_is_read_as_a_local_one(spark, mount, tm
         path = folder / "clicks" / f"{day}.{kind}"
         path.parent.mkdir(parents=True, exist_ok=True)
         log = pd.DataFrame({"user_id": [f"{day}{n}" for n in range(9)], "item_id": range(9), "value": 2.0})
+        if day == "b":
+            log.loc[5, "user_id"] = " "
         if kind == "parquet":
             log.to_parquet(path)
         elif kind == "jsonl":
@@ -236,8 +240,14 @@ def test_a_folder_on_another_file_system_is_read_as_a_local_one(spark, mount, tm
     local = read_tables(folder / "clicks", folder / "items.csv", reading=data.reading)
     assert rows(large.events.toPandas()) == rows(local.events)
     assert large.item_table["title"].tolist() == local.items["title"].tolist()
-    # Local parts have no names in the refusals of Spark, so only those of items are compared.
-    assert large.refusals.rows == [(f"{uri}/items.csv", 11, "missing item id", ",none")]
+    places = {
+        "csv": (f"{uri}/clicks/b.csv", 7),
+        "csv.gz": (f"{uri}/clicks/b.csv.gz", 7),
+        "jsonl": (f"{uri}/clicks/b.jsonl", 6),
+        "parquet": (f"{uri}/clicks", 0),
+    }
+    assert large.refusals.rows[0][:3] == (*places[kind], "missing user id")
+    assert large.refusals.rows[1:] == [(f"{uri}/items.csv", 11, "missing item id", ",none")]
 
 
 def test_what_is_not_on_another_file_system_is_named_by_its_uri(spark, mount, tmp_path):

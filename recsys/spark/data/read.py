@@ -10,15 +10,16 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial, reduce
-from itertools import islice
+from itertools import compress, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, Observation, SparkSession
@@ -69,12 +70,19 @@ from recsys.errors import InputError
 from recsys.locations import is_remote, local_path
 from recsys.schema import CANONICAL_INT, EVENT, FALLBACK, ITEM, ITEMS, SIDE, TIME, USER, USERS, VALUE, unify_ids
 from recsys.spark.data.remote import fetch_source, make_source, spark_uri
+from recsys.spark.table_files import hadoop_path
 
 REASON = "reason"
 """Column with the code of the reason why a row is refused, which is 0 for an accepted row."""
 
 TEXT = "text"
 """Column with the text of a refused row."""
+
+FILE = "file"
+"""Column with the number of the text file of a refused row (:func:`_file_number`)."""
+
+LINE = "line"
+"""Column with the line of a refused row in its file, from 1, or 0 if the line is unknown."""
 
 MAX_REFUSED_ROWS = 1_000
 """Largest number of refused rows that are written out. All refused rows are counted."""
@@ -98,10 +106,31 @@ Batches = Iterator[pa.RecordBatch]
 """The batches of a partition, as an executor gets them."""
 
 ParsedRows = Iterator[tuple[RawChunk, dict[str, pa.Array]]]
-"""Pairs of a chunk of rows and a dict: name of an id column -> the ids of the chunk.
+"""Pairs of a chunk of rows and a dict: name of a column -> its values in the chunk.
 
-The dict has the id columns that keep their type. The ids of other columns become text.
+The dict has the id columns that keep their type. The ids of other columns become text. For text
+files it also has the column :data:`FILE`.
 """
+
+
+@dataclass(frozen=True)
+class FileLines:
+    """Some lines of text files, and where they are.
+
+    Attributes:
+        lines: the lines, without their line ends: bytes of delimited text, or texts of JSON.
+        file: int64[n], the number of the file of each line (:func:`_file_number`).
+        number: int64[n], the number of each line in its file, from 1. 0 if it is unknown, because
+            Spark has cut the file into pieces and this is not the first piece.
+    """
+
+    lines: list[Any]
+    file: np.ndarray
+    number: np.ndarray
+
+    def select(self, is_selected: list[bool]) -> FileLines:
+        """Return the selected lines, bool[n]."""
+        return FileLines(list(compress(self.lines, is_selected)), self.file[is_selected], self.number[is_selected])
 
 
 @dataclass(frozen=True)
@@ -228,7 +257,7 @@ def _read_log(spark: SparkSession, location: str, data: DataSettings, path: Path
         refusals = _count_refusals(counts, checked, source)
         check_refused_share(source, refusals, reading)
     is_canonical = {column: bool(counts[f"canonical {column}"]) for column in _text_columns(checked)}
-    accepted = checked.where(F.col(REASON) == 0).drop(REASON, TEXT)
+    accepted = checked.where(F.col(REASON) == 0).drop(REASON, TEXT, FILE, LINE)
     return CheckedLog(accepted, is_canonical, refusals)
 
 
@@ -355,54 +384,82 @@ def _is_divisible(part: Source, reading: ReadSettings) -> bool:
 def _text_frame(spark: SparkSession, parts: list[Source]) -> DataFrame:
     """Return a DataFrame with one row per line of some text files.
 
-    ``line`` has the bytes of the line, and ``file`` a number that identifies its file. Spark reads a
-    file in pieces; ``start`` is the position in the file at which the piece of the line begins.
+    ``line`` has the bytes of the line, and ``file`` the number of its file. Spark reads a file in
+    pieces; ``start`` is the position in the file at which the piece of the line begins.
     """
     lines = spark.read.text([spark_uri(part) for part in parts])
     return lines.select(
         F.col("value").cast("binary").alias("line"),
-        F.xxhash64("_metadata.file_path").alias("file"),
+        _file_number("_metadata.file_path").alias("file"),
         F.col("_metadata.file_block_start").alias("start"),
     )
 
 
 def _file_frame(spark: SparkSession, parts: list[Source]) -> DataFrame:
-    """Return a DataFrame with the paths of files, one per partition, so that one task reads each
-    file.
+    """Return a DataFrame with the paths and numbers of files, one per partition, so that one task
+    reads each file.
     """
-    paths = spark.sparkContext.parallelize([(str(part.path.absolute()),) for part in parts], len(parts))
-    return spark.createDataFrame(paths, "path string")
+    paths = [(str(part.path.absolute()), _file_uri(spark, part)) for part in parts]
+    rows = spark.sparkContext.parallelize(paths, len(parts))
+    return spark.createDataFrame(rows, "path string, uri string").select("path", _file_number("uri").alias("file"))
 
 
-def _lines(batches: Batches, skip: int) -> Iterator[list[bytes]]:
-    """Yield one list of lines per batch of :func:`_text_frame`, without empty lines.
+def _file_number(uri: str) -> Column:
+    """Return a column with a number that identifies each file.
+
+    Rows of text carry this number through Spark, because the path would often be longer than the
+    row.
+
+    Args:
+        uri: the column with the URIs of the files, in the form of :func:`_file_uri`.
+    """
+    return F.xxhash64(uri)
+
+
+def _file_uri(spark: SparkSession, part: Source) -> str:
+    """Return the URI of a file in the form in which Spark names it in ``_metadata.file_path``."""
+    location = part.uri or f"file://{part.path.absolute()}"
+    path, _ = hadoop_path(spark, location)
+    return str(path.toUri().toString())
+
+
+def _lines(batches: Batches, skip: int) -> Iterator[FileLines]:
+    """Yield the lines of each batch of :func:`_text_frame`, without empty lines.
 
     Args:
         skip: number of lines to leave out at the start of each file.
     """
     current = None
     to_skip = 0
+    # 0 where the number of the next line is unknown.
+    next_number = 0
     for batch in batches:
         lines = batch.column("line").to_pylist()
         file, start = (batch.column(name).to_numpy() for name in ("file", "start"))
         if not lines:
             continue
         begins = np.flatnonzero(np.r_[True, (np.diff(file) != 0) | (np.diff(start) != 0)])
-        rows: list[bytes] = []
+        number = np.zeros(len(lines), dtype=np.int64)
+        is_row = [bool(line) for line in lines]
         for begin, end in zip(begins, [*begins[1:], len(lines)], strict=True):
-            piece = lines[begin:end]
             if current != (file[begin], start[begin]):
                 current = (file[begin], start[begin])
-                to_skip = 0
+                to_skip = next_number = 0
                 if start[begin] == 0:
                     to_skip = skip
-                    piece[0] = piece[0].removeprefix(BOM)
-            piece = [line for line in piece if line]
-            skipped = min(to_skip, len(piece))
-            to_skip -= skipped
-            rows += piece[skipped:]
-        if rows:
-            yield rows
+                    next_number = 1
+                    lines[begin] = lines[begin].removeprefix(BOM)
+                    is_row[begin] = bool(lines[begin])
+            if next_number:
+                number[begin:end] = np.arange(next_number, next_number + end - begin)
+                next_number += end - begin
+            for row in range(begin, end):
+                if not to_skip:
+                    break
+                to_skip -= is_row[row]
+                is_row[row] = False
+        if any(is_row):
+            yield FileLines(lines, file, number).select(is_row)
 
 
 def _read_delimited(spark: SparkSession, source: Source, mapping: dict[str, str], reading: ReadSettings) -> RawEvents:
@@ -432,8 +489,8 @@ def _parse_delimited(layout: DelimitedLayout, reading: ReadSettings, source: str
     A quoted field that contains a line end cannot be read, because Spark has divided its row. The
     rows of that batch are then replaced by one refused row (:func:`_half_row`).
     """
-    for lines in _lines(batches, layout.skip):
-        data = b"\n".join(lines)
+    for rows in _lines(batches, layout.skip):
+        data = b"\n".join(rows.lines)
         if not is_utf8(reading):
             data = recode(data, reading.encoding)
         # The scanner would take a byte order mark for one of a file.
@@ -442,11 +499,14 @@ def _parse_delimited(layout: DelimitedLayout, reading: ReadSettings, source: str
         with suppress(EndlessRowError):
             chunks += [chunk_of_rows(block, layout, reading, source) for block in blocks]
         # A quoted field that contains a line end makes one row of two lines.
-        if sum(len(chunk.reasons) for chunk in chunks) != len(lines):
-            yield _half_row(lines, layout, source), {}
+        if sum(len(chunk.reasons) for chunk in chunks) != len(rows.lines):
+            yield _half_row(rows.lines, layout, source), {}
             return
+        begin = 0
         for chunk in chunks:
-            yield chunk, {}
+            end = begin + len(chunk.reasons)
+            yield replace(chunk, line=rows.number[begin:end].item), {FILE: pa.array(rows.file[begin:end])}
+            begin = end
 
 
 def _half_row(lines: list[bytes], layout: DelimitedLayout, source: str) -> RawChunk:
@@ -464,9 +524,9 @@ def _parse_whole_files(
 ) -> ParsedRows:
     """Yield the chunks of files of delimited text that one task reads as a whole."""
     for batch in batches:
-        for path in batch.column("path").to_pylist():
+        for path, file in zip(*batch.to_pydict().values(), strict=True):
             for chunk in read_delimited_part(*by_path[path], reading):
-                yield chunk, {}
+                yield chunk, {FILE: pa.repeat(file, len(chunk.reasons))}
 
 
 def _read_json_lines(spark: SparkSession, source: Source, mapping: dict[str, str], reading: ReadSettings) -> RawEvents:
@@ -475,7 +535,7 @@ def _read_json_lines(spark: SparkSession, source: Source, mapping: dict[str, str
         column_names(part, reading)
     divisible = [part for part in source.parts if _is_divisible(part, reading)]
     whole = [part for part in source.parts if not _is_divisible(part, reading)]
-    frames: list[tuple[DataFrame, Callable[[Batches], Iterator[list[str]]]]] = []
+    frames: list[tuple[DataFrame, Callable[[Batches], Iterator[FileLines]]]] = []
     if divisible:
         frames.append((_text_frame(spark, divisible), partial(_json_lines, reading)))
     if whole:
@@ -492,37 +552,39 @@ def _read_json_lines(spark: SparkSession, source: Source, mapping: dict[str, str
     return RawEvents(pieces, tuple(chosen), {USER: T.StringType(), ITEM: T.StringType()})
 
 
-def _json_lines(reading: ReadSettings, batches: Batches) -> Iterator[list[str]]:
-    for lines in _lines(batches, 0):
-        texts = [line.decode(reading.encoding, "surrogateescape") for line in lines]
-        yield [text for text in texts if text.strip()]
+def _json_lines(reading: ReadSettings, batches: Batches) -> Iterator[FileLines]:
+    for rows in _lines(batches, 0):
+        texts = [line.decode(reading.encoding, "surrogateescape") for line in rows.lines]
+        yield FileLines(texts, rows.file, rows.number).select([bool(text.strip()) for text in texts])
 
 
-def _json_lines_of_files(reading: ReadSettings, batches: Batches) -> Iterator[list[str]]:
+def _json_lines_of_files(reading: ReadSettings, batches: Batches) -> Iterator[FileLines]:
     for batch in batches:
-        for path in batch.column("path").to_pylist():
-            lines = (line.rstrip("\r\n") for line in text_lines(Source(Path(path)), reading) if line.strip())
-            while piece := list(islice(lines, JSON_LINES)):
-                yield piece
+        for path, file in zip(*batch.to_pydict().values(), strict=True):
+            lines = enumerate(text_lines(Source(Path(path)), reading), start=1)
+            rows = ((number, line.rstrip("\r\n")) for number, line in lines if line.strip())
+            while piece := list(islice(rows, JSON_LINES)):
+                numbers, texts = zip(*piece, strict=True)
+                yield FileLines(list(texts), np.full(len(piece), file), np.array(numbers))
 
 
-def _keys_of(lines: Callable[[Batches], Iterator[list[str]]], names: set[str], batches: Batches) -> Batches:
+def _keys_of(lines: Callable[[Batches], Iterator[FileLines]], names: set[str], batches: Batches) -> Batches:
     """Yield one batch with those of ``names`` that are keys of at least one line of JSON."""
     present: set[str] = set()
-    for texts in lines(batches):
-        find_json_keys(texts, names, present)
+    for rows in lines(batches):
+        find_json_keys(rows.lines, names, present)
     yield pa.RecordBatch.from_pydict({"name": pa.array(sorted(present), pa.string())})
 
 
 def _parse_json(
-    lines: Callable[[Batches], Iterator[list[str]]],
+    lines: Callable[[Batches], Iterator[FileLines]],
     mapping: dict[str, str],
     chosen: dict[str, str],
     source: str,
     batches: Batches,
 ) -> ParsedRows:
-    for texts in lines(batches):
-        yield chunk_of_json(texts, mapping, chosen, source, lambda row: 0), {}
+    for rows in lines(batches):
+        yield chunk_of_json(rows.lines, mapping, chosen, source, rows.number.item), {FILE: pa.array(rows.file)}
 
 
 def _read_parquet(spark: SparkSession, source: Source, mapping: dict[str, str]) -> RawEvents:
@@ -744,8 +806,9 @@ def _checked_rows(raw: RawEvents, unit: Any, *, count_forms: bool = False) -> Da
     """Check all rows, and return them with a column for the result of the check.
 
     The column :data:`REASON` is 0 for an accepted row, and otherwise the code of the reason for
-    which the row is refused. The column :data:`TEXT` has the text of some refused rows, and is
-    null for all other rows. With ``count_forms`` there are the columns :data:`TIME_COUNTS` as well.
+    which the row is refused. The columns :data:`TEXT`, :data:`FILE` and :data:`LINE` describe some
+    refused rows, and are null for all other rows. With ``count_forms`` there are the columns
+    :data:`TIME_COUNTS` as well.
     """
     fields = [T.StructField(column, raw.id_types[column]) for column in (USER, ITEM)]
     fields.append(T.StructField(VALUE, T.DoubleType()))
@@ -754,6 +817,7 @@ def _checked_rows(raw: RawEvents, unit: Any, *, count_forms: bool = False) -> Da
     if EVENT in raw.columns:
         fields.append(T.StructField(EVENT, T.StringType()))
     fields += [T.StructField(REASON, T.ByteType()), T.StructField(TEXT, T.StringType())]
+    fields += [T.StructField(FILE, T.LongType()), T.StructField(LINE, T.LongType())]
     if count_forms:
         fields += [T.StructField(name, T.LongType()) for name in TIME_COUNTS]
     schema = T.StructType(fields)
@@ -777,13 +841,13 @@ def _check_batches(
         count_forms: whether the first row of a batch gets the counts of the forms of its times.
     """
     described = 0
-    for chunk, ids in parse(batches):
+    for chunk, typed in parse(batches):
         if not len(chunk.table):
             continue
         events, reasons = check_events(chunk.table, unit)
         reasons = np.where(chunk.reasons != 0, chunk.reasons, reasons).astype(np.int8)
         columns = {
-            column: _text_array(events[column], reasons) if column in text_ids else ids[column]
+            column: _text_array(events[column], reasons) if column in text_ids else typed[column]
             for column in (USER, ITEM)
         }
         columns[VALUE] = pa.array(events[VALUE].to_numpy())
@@ -793,11 +857,16 @@ def _check_batches(
             columns[EVENT] = _text_array(events[EVENT], reasons)
         columns[REASON] = pa.array(reasons)
         texts: list[str | None] = [None] * len(reasons)
+        lines: list[int | None] = [None] * len(reasons)
         # A sample is enough, and the text of each row takes time.
         for row in np.flatnonzero(reasons)[: MAX_REFUSED_ROWS - described]:
             described += 1
             texts[row] = _valid_text(chunk.text(int(row)))
+            lines[row] = chunk.line(int(row))
         columns[TEXT] = pa.array(texts, pa.string())
+        files = typed.get(FILE, pa.nulls(len(reasons), pa.int64()))
+        columns[FILE] = pc.if_else(pc.is_valid(columns[TEXT]), files, None)
+        columns[LINE] = pa.array(lines, pa.int64())
         if count_forms:
             for name, count in zip(TIME_COUNTS, count_times(chunk.table[TIME]), strict=True):
                 columns[name] = pa.array([count] + [None] * (len(reasons) - 1), pa.int64())
@@ -845,8 +914,6 @@ def _text_columns(frame: DataFrame) -> list[str]:
 def _count_refusals(observed: dict[str, Any], checked: DataFrame, source: Source) -> Refusals:
     """Return the number of refused rows by reason, and up to :data:`MAX_REFUSED_ROWS` of the rows.
 
-    Their line numbers are 0, because Spark does not know them.
-
     Args:
         observed: the values of :func:`_counted_columns`.
     """
@@ -860,9 +927,22 @@ def _count_refusals(observed: dict[str, Any], checked: DataFrame, source: Source
     refusals = Refusals(total=sum(counts.values()))
     refusals.counts = {REASONS[reason]: counts[reason] for reason in sorted(counts) if reason}
     if refusals.refused:
-        rows = checked.where(F.col(TEXT).isNotNull()).select(REASON, TEXT).limit(MAX_REFUSED_ROWS).collect()
-        refusals.rows = [(str(source), 0, REASONS[row[REASON]], (row[TEXT] or "")[:200]) for row in rows]
+        described = checked.where(F.col(TEXT).isNotNull()).select(FILE, LINE, REASON, TEXT)
+        rows = described.limit(MAX_REFUSED_ROWS).collect()
+        names = _file_names(checked.sparkSession, source) if any(row[FILE] is not None for row in rows) else {}
+        refusals.rows = sorted(
+            (names.get(row[FILE], str(source)), row[LINE], REASONS[row[REASON]], row[TEXT][:200]) for row in rows
+        )
     return refusals
+
+
+def _file_names(spark: SparkSession, source: Source) -> dict[int, str]:
+    """Return a dict: number of each file of a table (:func:`_file_number`) -> its name in messages."""
+    if source.parts == [source]:
+        return {}
+    uris = [(_file_uri(spark, part), str(part)) for part in source.parts]
+    named = spark.createDataFrame(uris, "uri string, name string").select(_file_number("uri"), "name")
+    return dict(named.collect())  # type: ignore[arg-type]
 
 
 def _read_attributes(
