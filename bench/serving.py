@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import subprocess
 import sys
@@ -136,6 +137,13 @@ async def load(port: int, requests: list[bytes], connections: int, seconds: floa
     return times
 
 
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time that a process has used, in user and kernel mode, in seconds."""
+    # The second field, the name of the command, may have blanks; it ends at the last parenthesis.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def requests_of(items: int) -> dict[str, list[bytes]]:
     """Return kind of request -> requests as bytes."""
     rng = random.Random(1)
@@ -161,14 +169,14 @@ def main(seconds: float, sizes: list[int]) -> None:
                 for kind, requests in requests_of(items).items():
                     asyncio.run(load(port, requests, 1, min(seconds, 1)))
                     for connections in (1, 8):
+                        before = cpu_seconds(process.pid)
                         times = np.array(asyncio.run(load(port, requests, connections, seconds)))
-                        p50, p99 = np.quantile(times, [0.5, 0.99]) * 1000
+                        cpu = (cpu_seconds(process.pid) - before) / len(times)
+                        figures = [f"{ms:.1f}" for ms in np.array([*np.quantile(times, [0.5, 0.99]), cpu]) * 1000]
                         rate = f"{len(times) / seconds:,.0f}"
-                        rows.append(
-                            [f"{name}, {items:,} items, {kind}", str(connections), rate, f"{p50:.1f}", f"{p99:.1f}"]
-                        )
+                        rows.append([f"{name}, {items:,} items, {kind}", str(connections), rate, *figures])
                 process.terminate()
-    heads = ["", "connections", "answers/s", "p50, ms", "p99, ms"]
+    heads = ["", "connections", "answers/s", "p50, ms", "p99, ms", "CPU of the server, ms"]
     body = f"{seconds:g} seconds each; server and client share the cores.\n\n" + table(heads, rows)
     write_section("serving", "Serving", "PYTHONPATH=.:tests python bench/serving.py", body)
 

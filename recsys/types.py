@@ -102,8 +102,18 @@ class IdMap:
             raise InputError("the known ids are text, but numbers were given: pass the ids as text")
         if self.ids.dtype != object and values.dtype == object:
             numbers, is_canonical = canonical_int64(values)
-            return np.where(is_canonical, self.ids.get_indexer(numbers), -1).astype(np.int64)
-        return self.ids.get_indexer(values).astype(np.int64)
+            return np.where(is_canonical, self._positions(numbers), -1)
+        return self._positions(values)
+
+    def _positions(self, values: np.ndarray) -> np.ndarray:
+        """Return the position of each value in :attr:`ids`, int64[n], or -1."""
+        if len(values) > 1:
+            return self.ids.get_indexer(values).astype(np.int64)
+        # A server looks up one user at a time, and this is ten times as fast.
+        try:
+            return np.array([self.ids.get_loc(values[0])], dtype=np.int64)
+        except KeyError:
+            return np.array([-1], dtype=np.int64)
 
     def rows_int32(self, ids: Any) -> np.ndarray:
         """Return the same rows as :meth:`rows`, but as int32[len(ids)].
@@ -470,6 +480,12 @@ def select_rows(matrix: csr_array, rows: np.ndarray) -> csr_array:
     """
     rows = np.asarray(rows, dtype=np.int64)
     is_known = rows >= 0
+    # A server asks for one row at a time, which SciPy takes five times as long to select.
+    if len(rows) == 1:
+        start, stop = matrix.indptr[rows[0] : rows[0] + 2] if is_known[0] else (0, 0)
+        indptr = np.array([0, stop - start], dtype=matrix.indptr.dtype)
+        entries = (matrix.data[start:stop].copy(), matrix.indices[start:stop].copy(), indptr)
+        return csr_array(entries, shape=(1, matrix.shape[1]))
     lengths = np.zeros(len(rows), dtype=np.int64)
     lengths[is_known] = np.diff(matrix.indptr)[rows[is_known]]
     part = matrix[rows[is_known]]

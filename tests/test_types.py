@@ -99,6 +99,15 @@ def test_a_row_of_minus_one_is_empty():
     matrix = csr_array(np.array([[1, 0, 2], [0, 3, 0]], dtype=np.float32))
     picked = select_rows(matrix, np.array([1, -1, 0]))
     assert picked.toarray().tolist() == [[0, 3, 0], [0, 0, 0], [1, 0, 2]]
+    one_by_one = [select_rows(matrix, np.array([row])).toarray().tolist() for row in (1, -1, 0)]
+    assert one_by_one == [[[0, 3, 0]], [[0, 0, 0]], [[1, 0, 2]]]
+
+
+@pytest.mark.parametrize(("ids", "asked"), [([30, 10], ["10", "30", "010", "7"]), (["b", "a"], ["a", "b", "c", ""])])
+def test_one_id_has_the_row_that_it_has_among_others(ids, asked):
+    ids = IdMap.of(np.array(ids))
+    assert [ids.rows([name]).tolist() for name in asked] == [[0], [1], [-1], [-1]]
+    assert ids.rows(asked).tolist() == [0, 1, -1, -1]
 
 
 def test_a_null_among_categories_is_no_id():

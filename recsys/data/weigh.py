@@ -275,9 +275,18 @@ def weigh_events(events: pd.DataFrame, weighting: WeightSettings, *, reference: 
         return weighed
     check_event_types(events, weighting)
     weight = events[EVENT].map(weighting.events).to_numpy(dtype=np.float64)
-    value = weighed[VALUE].to_numpy()
-    weighed[VALUE] = np.where(weight < 0, np.abs(value), value) * weight
+    weighed[VALUE] = apply_type_weights(weighed[VALUE].to_numpy(), weight)
     return keep_rows(weighed, weight != 0)
+
+
+def apply_type_weights(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return values × weights. Where the weight is negative, the sign of the value does not count.
+
+    Args:
+        values: float[n], the values of events.
+        weights: float64[n], the weights of their types.
+    """
+    return np.where(weights < 0, np.abs(values), values) * weights
 
 
 def rescale_values(values: np.ndarray, weighting: WeightSettings) -> np.ndarray:
@@ -363,10 +372,31 @@ def aggregate_events(events: pd.DataFrame, method: Aggregate, users: IdMap, item
     begins, order = pairs.sort_events(user, item, len(users), time, value)
     # ``order`` contains the users by now, so their column is freed before the next arrays.
     del user
-    user, item, value, time = pairs.aggregate_pairs(begins, order, item, time, value, AGGREGATES.index(method))
-    if not np.isfinite(value).all():
+    return Interactions(users, items, *aggregate_sorted(begins, order, item, time, value, method))
+
+
+def aggregate_sorted(
+    begins: np.ndarray,
+    order: np.ndarray,
+    item: np.ndarray,
+    time: np.ndarray,
+    value: np.ndarray,
+    method: Aggregate,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return :func:`aggregate_events` of sorted events: the arrays user, item, value and time.
+
+    Args:
+        begins, order: the result of :func:`recsys.data.pairs.sort_events`.
+        item, time, value: the columns of the events, as for :func:`recsys.data.pairs.sort_events`.
+        method: as for :func:`aggregate_events`.
+
+    Raises:
+        InputError: a value does not fit in float32.
+    """
+    columns = pairs.aggregate_pairs(begins, order, item, time, value, AGGREGATES.index(method))
+    if not np.isfinite(columns[2]).all():
         raise InputError(TOO_LARGE)
-    return Interactions(users, items, user, item, value, time)
+    return columns
 
 
 def add_pairs(history: Interactions, new_pairs: Interactions, method: Aggregate) -> Interactions:
@@ -388,15 +418,37 @@ def add_pairs(history: Interactions, new_pairs: Interactions, method: Aggregate)
     """
     if not len(history):
         return new_pairs
-    pairs_of_both = pd.concat(
-        [interactions_to_table(history), interactions_to_table(new_pairs)],
-        ignore_index=True,
-    )
-    if (pairs_of_both[TIME] < 0).any():
-        pairs_of_both = pairs_of_both.drop(columns=TIME)
+    users = new_pairs.users
+    items = new_pairs.items
+    user = np.concatenate([_change_map(history.user, history.users, users), new_pairs.user])
+    item = np.concatenate([_change_map(history.item, history.items, items), new_pairs.item])
+    value = np.concatenate([history.value, new_pairs.value])
+    time = np.concatenate([history.time, new_pairs.time])
+    if (time < 0).any():
+        if method == "last":
+            raise ConfigError(LAST_NEEDS_TIMES)
+        time = np.full(len(time), -1, dtype=np.int32)
     # Counts were made when the pairs were: from here on they add up.
     rule: Aggregate = "sum" if method == "count" else method
-    return aggregate_events(pairs_of_both, rule, new_pairs.users, new_pairs.items)
+    begins, order = pairs.sort_events(user, item, len(users), time, value)
+    return Interactions(users, items, *aggregate_sorted(begins, order, item, time, value, rule))
+
+
+def _change_map(rows: np.ndarray, old: IdMap, new: IdMap) -> np.ndarray:
+    """Return the rows in the id map ``new`` of ids that are given by their rows in ``old``, int32[n].
+
+    Raises:
+        InputError: an id of ``old`` is not in ``new``.
+    """
+    if old is new:
+        return rows
+    new_rows = new.rows_int32(old.all_ids)
+    if len(new_rows) and new_rows.min() < 0:
+        missing = old.all_ids[new_rows < 0]
+        raise InputError(
+            f"{len(missing):,} ids of the older interactions are outside the id map, first {missing[0]!r}."
+        )
+    return new_rows[rows]
 
 
 def interactions_to_table(interactions: Interactions) -> pd.DataFrame:

@@ -106,7 +106,7 @@ def recommend(
     block = max(1, min(max_rows, max(MIN_BLOCK_ROWS, BLOCK_BYTES // (4 * max(1, n)))))
     for start in range(0, m, block):
         rows = slice(start, min(m, start + block))
-        part = histories[rows]
+        part = histories if m <= block else histories[rows]
         raw = np.ascontiguousarray(score_histories(model, part, users[rows]))
         allowed = raw if candidates is None else np.where(candidates, raw, np.float32(np.nan))
         excluded = part.values if seen is None else seen[rows]
@@ -119,7 +119,8 @@ def recommend(
         listed = items[rows] >= 0
         source[rows] = np.where(listed, model.source(part, items[rows], users[rows]), -1)
         short = np.flatnonzero(items[rows, -1] < 0)
-        shortfall[start + short] = _shortfall_reasons(raw[short], excluded[short], candidates, k)
+        if len(short):
+            shortfall[start + short] = _shortfall_reasons(raw[short], excluded[short], candidates, k)
         if progress:
             progress(rows.stop, m)
     return TopK(users, items, scores, source, model.sources, shortfall)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from recsys.report.reasons import Reasons, explain_score
 from recsys.saved.open_model import SavedModel, is_bundle, open_model
 from recsys.saved.restore_values import restore_values
 from recsys.saved.similar_items import items_that_go_with
-from recsys.schema import EVENT, ITEM, TIME, USER, VALUE
+from recsys.schema import ITEM, USER
 from recsys.serving.answers import (
     ExplainAnswer,
     ItemAnswer,
@@ -37,7 +39,7 @@ from recsys.serving.answers import (
     OnboardAnswer,
     Part,
 )
-from recsys.serving.histories import NOBODY, add_events, is_new_to
+from recsys.serving.histories import NOBODY, UserEvent, add_events, is_new_to
 from recsys.serving.requests import (
     HistoryEntry,
     ListOptions,
@@ -135,14 +137,13 @@ class ServedModel:
     def recommend(
         self,
         request: ListRequest,
-        events: pd.DataFrame | None = None,
+        events: Sequence[UserEvent] = (),
         exploration: Exploration | None = None,
     ) -> ListAnswer:
         """Return the list that a request asks for.
 
         Args:
-            events: the events of the user in the store: ``item_id``, ``value``, ``timestamp``,
-                ``event``. Those that the bundle has already do not count again.
+            events: the events of the user in the store. Those that the bundle has already do not count again.
             exploration: how the list is drawn at random. None: the best items, best first.
 
         Raises:
@@ -208,7 +209,7 @@ class ServedModel:
                 )
         return table.assign(**request.attributes)
 
-    def _history(self, request: ListRequest, events: pd.DataFrame | None) -> tuple[Histories | None, int, list[str]]:
+    def _history(self, request: ListRequest, events: Sequence[UserEvent]) -> tuple[Histories | None, int, list[str]]:
         """Return the history of a request's user, the number of new events in it, and unknown items.
 
         The history is None if it is that of the bundle.
@@ -216,30 +217,27 @@ class ServedModel:
         Raises:
             InputError: an event of the request has a type without a weight.
         """
-        if not request.history and (events is None or not len(events)):
+        sent = history_events(request.history, time.time())
+        self._check_event_types(sent)
+        new_events = [*events, *sent]
+        if not new_events:
             return None, 0, []
         history = self.saved.histories([NOBODY if request.user is None else request.user])
-        parts = []
-        unknown: list[str] = []
-        if events is not None and len(events):
-            parts.append(events[is_new_to(history, self.saved.history.items, events)])
-        if request.history:
-            entries = history_table(request.history, time.time())
-            self._check_event_types(entries)
-            self._known_rows(entries[ITEM].tolist(), unknown)
-            parts.append(entries)
-        new_events = [part for part in parts if len(part)]
+        rows = self.saved.history.items.rows(np.array([event[0] for event in new_events], dtype=object))
+        stored = len(events)
+        unknown = [event[0] for event, row in zip(sent, rows[stored:].tolist(), strict=True) if row < 0]
+        is_new = is_new_to(history, rows[:stored], new_events[:stored]) + [True] * len(sent)
+        new_events = list(compress(new_events, is_new))
         if not new_events:
             return None, 0, unknown
-        table = new_events[0] if len(new_events) == 1 else pd.concat(new_events)
-        extended, count = add_events(self.saved, history, table)
+        extended, count = add_events(self.saved, history, rows[is_new], new_events)
         return (extended if count else None), count, unknown
 
-    def _check_event_types(self, entries: pd.DataFrame) -> None:
+    def _check_event_types(self, events: list[UserEvent]) -> None:
         weights = self.saved.config.weigh.events
-        for event in entries[EVENT].dropna():
-            if weights and event not in weights:
-                raise InputError(f"event {event!r} has no weight in this bundle.{suggest_nearest(event, weights)}")
+        for _, _, _, kind in events:
+            if weights and kind is not None and kind not in weights:
+                raise InputError(f"event {kind!r} has no weight in this bundle.{suggest_nearest(kind, weights)}")
 
     def accepts_event(self, event: str | None) -> bool:
         """Return whether a run with the weights of this bundle can be trained on an event of this type.
@@ -356,7 +354,7 @@ class ServedModel:
         lists = items_that_go_with(self.saved, row, options.k)
         return self._listed_items(lists, options)
 
-    def explain(self, user: str, row: int, events: pd.DataFrame | None = None) -> ExplainAnswer:
+    def explain(self, user: str, row: int, events: Sequence[UserEvent] = ()) -> ExplainAnswer:
         """Return why a user gets an item, by the history that :meth:`recommend` uses too."""
         request = ListRequest(user=user)
         extended, _, _ = self._history(request, events)
@@ -420,34 +418,20 @@ class ServedModel:
         return self._onboarding
 
 
-def history_table(entries: list[HistoryEntry | str], now: float) -> pd.DataFrame:
+def history_events(entries: list[HistoryEntry | str], now: float) -> list[UserEvent]:
     """Return the history of a request as events.
 
     Entries without a time are in their order, a second apart, the last one at ``now``.
     """
-    rows = []
+    first = now - (len(entries) - 1)
+    events: list[UserEvent] = []
     for position, entry in enumerate(entries):
         if isinstance(entry, str):
-            entry = HistoryEntry.model_construct(item=entry, value=1.0, timestamp=None, event=None)
-        timestamp = entry.timestamp
-        if timestamp is None:
-            timestamp = now - (len(entries) - 1 - position)
-        rows.append((entry.item, entry.value, float(timestamp), entry.event))
-    return event_table(rows)
-
-
-def event_table(rows: list[tuple[str, float, float, str | None]]) -> pd.DataFrame:
-    """Return events as a table: item_id, value, timestamp, event."""
-    # Column by column: pandas would look at every cell for its type.
-    items, values, times, types = zip(*rows, strict=True) if rows else ((), (), (), ())
-    return pd.DataFrame(
-        {
-            ITEM: np.array(items, dtype=object),
-            VALUE: np.array(values, dtype=np.float64),
-            TIME: np.array(times, dtype=np.float64),
-            EVENT: np.array(types, dtype=object),
-        }
-    )
+            events.append((entry, 1.0, first + position, None))
+        else:
+            timestamp = first + position if entry.timestamp is None else entry.timestamp
+            events.append((entry.item, entry.value, float(timestamp), entry.event))
+    return events
 
 
 def version_of(path: Path) -> str:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
-import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from recsys.errors import RecsysError
@@ -36,6 +35,7 @@ from recsys.serving.answers import (
     UsersAnswer,
 )
 from recsys.serving.event_store import EventConflict, EventStore, StoreError
+from recsys.serving.histories import UserEvent
 from recsys.serving.limits import Limits
 from recsys.serving.metrics import Metrics
 from recsys.serving.problems import Problem
@@ -51,7 +51,7 @@ from recsys.serving.requests import (
     SimilarQuery,
     UserQuery,
 )
-from recsys.serving.served_model import Exploration, ServedModel, event_table
+from recsys.serving.served_model import Exploration, ServedModel
 
 Result = TypeVar("Result")
 
@@ -195,13 +195,11 @@ class Service:
             self._keep_impressions(answer, exploration)
         return answer
 
-    async def _events_of(self, user: str | None) -> pd.DataFrame | None:
-        """Return the events of a user in the store, or None if there are none."""
+    async def _events_of(self, user: str | None) -> list[UserEvent]:
+        """Return the events of a user in the store."""
         if self.store is None or user is None:
-            return None
-        loop = asyncio.get_running_loop()
-        rows = await loop.run_in_executor(self._reading, self.store.events_of, user)
-        return event_table(rows) if rows else None
+            return []
+        return await asyncio.get_running_loop().run_in_executor(self._reading, self.store.events_of, user)
 
     def _keep_impressions(self, answer: ListAnswer, exploration: Exploration | None) -> None:
         """Plan to store what a list shows. A request does not wait for it."""

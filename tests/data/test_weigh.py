@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from recsys.data.weigh import (
     FilterSettings,
     WeightSettings,
+    add_pairs,
     aggregate_events,
     check_event_types,
     count_both_negative,
@@ -177,6 +178,29 @@ def test_a_sum_past_float32_is_an_error_not_infinity():
 def test_ids_outside_the_map_are_named():
     with pytest.raises(InputError, match="1 rows have a item_id outside the id map, first 'y'"):
         aggregate_events(SOME.iloc[[0, 2]], "sum", IdMap.of(["a"]), IdMap.of(["x"]))
+
+
+@pytest.mark.parametrize("how", ["sum", "last", "max", "count"])
+def test_newer_pairs_add_up_with_older_ones_as_if_all_events_had_come_at_once(how):
+    older = events(("a", "x", 1.0, 3, ""), ("a", "z", 4.0, 5, ""), ("b", "z", 2.0, 4, ""))
+    newer = events(("a", "x", 3.0, 9, ""), ("a", "x", 2.0, 8, ""), ("a", "y", 1.0, 6, ""), ("c", "z", 7.0, 7, ""))
+    both = pd.concat([older, newer])
+    history = aggregate_events(older, how, IdMap.of(older["user_id"]), IdMap.of(older["item_id"]))
+    users, items = IdMap.of(both["user_id"]), IdMap.of(both["item_id"])
+    new_pairs = aggregate_events(newer, how, users, items)
+    assert entries(add_pairs(history, new_pairs, how)) == combined(both, how)
+    with pytest.raises(InputError, match="1 ids of the older interactions are outside the id map, first 'z'"):
+        add_pairs(history, aggregate_events(newer[:3], how, users, IdMap.of(["x", "y"])), how)
+
+
+def test_of_pairs_without_times_none_is_the_last():
+    undated = SOME.drop(columns="timestamp")
+    users, items = IdMap.of(SOME["user_id"]), IdMap.of(SOME["item_id"])
+    history = aggregate_events(undated, "sum", users, items)
+    new_pairs = aggregate_events(SOME, "sum", users, items)
+    assert set(add_pairs(history, new_pairs, "sum").time) == {-1}
+    with pytest.raises(ConfigError, match="aggregate = 'last' needs timestamps"):
+        add_pairs(history, new_pairs, "last")
 
 
 def test_table_and_back():

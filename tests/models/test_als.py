@@ -1,5 +1,7 @@
 """The definition of ALS by calculus, then everything that claims to solve it by the definition."""
 
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -331,6 +333,21 @@ def test_fold_in_solves_the_newcomers_own_equations():
     known = csr_array(newcomers.toarray() * model.known_)  # an item without a factor adds nothing
     x = model.user_factors(Histories(known))
     assert np.nanmax(definition.residual(x, model.item_factors_, known, model.objective)) < 1e-5  # x is float32
+
+
+def test_fold_in_of_one_history_copies_no_factors_of_other_items():
+    """In a catalogue of a million items, such a copy would take longer than all scores."""
+    y = np.random.default_rng(1).normal(size=(50_000, 8)).astype(np.float32)
+    model = local_als.ALS.from_factors(y, np.ones(50_000, dtype=bool))
+    history = Histories(
+        csr_array((np.ones(3, np.float32), np.array([7, 20, 49_999]), np.array([0, 3])), shape=(1, 50_000))
+    )
+    model.user_factors(history)
+    tracemalloc.start()
+    model.user_factors(history)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < y.nbytes / 10
 
 
 def test_factors_that_are_not_finite_are_refused():
