@@ -33,6 +33,7 @@ from recsys.data.splitting.strategies import AnyRule, ByFiles, ByTime, Folds, Fr
 from recsys.data.weigh import FilterSettings, WeightSettings
 from recsys.errors import ConfigError, InputError, describe_values, suggest_nearest
 from recsys.evaluation.settings import RunEvaluationSettings
+from recsys.parameters import NestedErrors
 from recsys.run_files import CONFIG
 
 _UNION_MEMBER = re.compile(r"(literal|list|dict|tuple)\[.*\]|constrained-\w+|int|float|str|bool")
@@ -222,6 +223,19 @@ class TuneSettings(BaseModel):
     )
 
 
+class SettingsError(ConfigError):
+    """Some settings of a config are not valid.
+
+    Attributes:
+        valid: a config of the sections that are valid, from which the models can be checked too.
+            None if there is none.
+    """
+
+    def __init__(self, message: str, valid: Config | None = None) -> None:
+        super().__init__(message)
+        self.valid = valid
+
+
 RATING_LINEUP = ("rating_als", "rating_knn", "bpmf", "stack")
 """The models of a run with ``[judge] task = "ratings"`` whose config names no models."""
 
@@ -323,43 +337,46 @@ class Config(BaseModel):
         return models
 
     @model_validator(mode="after")
-    def _check_numbers(self) -> Config:
-        """Raise an error if a setting is infinite or NaN, because no setting has a meaning for
+    def _check_sections_together(self) -> Config:
+        """Refuse sections that contradict each other, in one error for all contradictions."""
+        problems = [*self._number_problems(), *self._event_problems(), *self._task_problems()]
+        if problems:
+            raise NestedErrors(problems)
+        return self
+
+    def _number_problems(self) -> Iterator[str]:
+        """Yield what is wrong with infinite and NaN settings, because no setting has a meaning for
         these."""
         for key, value in _leaves(self.model_dump()):
             if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f"{key} is {value}, but a setting is a finite number")
-        return self
+                yield f"{key} is {value}, but a setting is a finite number"
 
-    @model_validator(mode="after")
-    def _require_events(self) -> Config:
+    def _event_problems(self) -> Iterator[str]:
         if isinstance(self.split, ByFiles):
             if self.data.events is not None:
-                raise ValueError(
+                yield (
                     "[data] events: remove it, for with [split] rule = 'files' the events are those of the files that"
                     " [split] names"
                 )
         elif self.data.events is None:
-            raise ValueError(MISSING_EVENTS)
-        return self
+            yield MISSING_EVENTS
 
-    @model_validator(mode="after")
-    def _require_settings_of_task(self) -> Config:
-        """Refuse what has no meaning for the task: no setting is ignored in silence."""
+    def _task_problems(self) -> Iterator[str]:
+        """Yield what has no meaning for the task: no setting is ignored in silence."""
         if self.judge.task == "lists":
             if isinstance(self.split, Folds):
-                raise ValueError(
+                yield (
                     "[split] rule = 'folds' is for [judge] task = 'ratings'; for lists use rule = 'time' with folds ="
                     " 3, or rule = 'fraction'"
                 )
-            return self
+            return
         if self.engine == "spark":
-            raise ValueError(
+            yield (
                 "[judge] task = 'ratings' runs on the local engine: remove engine = 'spark'. On Spark,"
                 " jobs/train_als.py with implicit = false trains on ratings, and jobs/evaluate.py -m rmse judges them"
             )
         if isinstance(self.split, HeldOutUsers) or (isinstance(self.split, ByTime) and self.split.folds > 1):
-            raise ValueError(
+            yield (
                 f"[split] rule = '{self.split.rule}' with these keys is for lists: for task = 'ratings' use rule ="
                 " 'folds', 'fraction', 'time' with one fold, 'last', 'items' or 'files'"
             )
@@ -370,10 +387,7 @@ class Config(BaseModel):
             if key not in kept
         ]
         if of_lists:
-            raise ValueError(
-                f"task = 'ratings' makes no lists and takes ratings as they are: remove {', '.join(of_lists)}"
-            )
-        return self
+            yield f"task = 'ratings' makes no lists and takes ratings as they are: remove {', '.join(of_lists)}"
 
     @property
     def events(self) -> str | dict[str, str]:
@@ -587,6 +601,22 @@ def config_for_log(events: str | Path, overrides: Iterable[str] = ()) -> Config:
     return parse_config(raw, source="--set")
 
 
+def override_config(config: Config, overrides: Iterable[str]) -> Config:
+    """Return a config with some keys replaced.
+
+    Args:
+        config: the config, which is not changed.
+        overrides: as for :func:`load_config`.
+
+    Raises:
+        ConfigError: an override is not valid.
+    """
+    raw = config.model_dump(mode="json", exclude_none=True)
+    for override in overrides:
+        _apply_override(raw, override)
+    return parse_config(raw, source="--set")
+
+
 def parse_config(raw: dict[str, Any], source: str = "config") -> Config:
     """Check raw settings and return them as a config.
 
@@ -601,12 +631,39 @@ def parse_config(raw: dict[str, Any], source: str = "config") -> Config:
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
-        lines = [_describe_problems(problems, source) for problems in _group_by_value(error.errors())]
+        lines = []
+        for problems in _group_by_value(error.errors()):
+            lines += _describe_problems(problems, source).splitlines()
         # Sections are compared with each other only where each of them is valid.
         missing = f"{source}: {MISSING_EVENTS}"
         if not _names_events(raw) and missing not in lines:
             lines.append(missing)
-        raise ConfigError("\n".join(lines)) from None
+        raise SettingsError("\n".join(lines), _valid_sections(raw, error)) from None
+
+
+def _valid_sections(raw: dict[str, Any], error: ValidationError) -> Config | None:
+    """Return a config of those sections that are valid, or None if there is none.
+
+    The other sections have their defaults. There is no such config if the engine, the task or the
+    models are not valid, or if sections contradict each other.
+
+    Args:
+        raw: as for :func:`parse_config`.
+        error: what pydantic says about ``raw``.
+    """
+    wrong = {problem["loc"][0] for problem in error.errors() if problem["loc"]}
+    if wrong & {"engine", "models"}:
+        return None
+    valid = {key: value for key, value in raw.items() if key not in wrong}
+    judge = raw.get("judge")
+    if "judge" in wrong and isinstance(judge, dict) and "task" in judge:
+        valid["judge"] = {"task": judge["task"]}
+    if not _names_events(valid):
+        valid["data"] = {"events": "unknown"}
+    try:
+        return Config.model_validate(valid)
+    except ValidationError:
+        return None
 
 
 def _names_events(raw: dict[str, Any]) -> bool:
@@ -665,11 +722,16 @@ def _group_by_value(problems: Sequence[Any]) -> list[list[Any]]:
 
 
 def _describe_problems(problems: list[Any], source: str) -> str:
-    """Return one line that describes the errors that pydantic reports about one value."""
+    """Return a line that describes the errors that pydantic reports about one value.
+
+    For errors about several sections together there is one line for each of them.
+    """
     problem = problems[0]
-    message = problem["msg"].removeprefix("Value error, ")
     if not problem["loc"]:
-        return f"{source}: {message}"
+        nested = problem.get("ctx", {}).get("error")
+        if isinstance(nested, NestedErrors):
+            return "\n".join(f"{source}: {line}" for line in nested.lines)
+        return f"{source}: {problem['msg'].removeprefix('Value error, ')}"
     *parents, key = problem["loc"]
     # Pydantic writes "[key]" for a bad key of a mapping. Here it is a model, which the message
     # names.

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from recsys import run_files
-from recsys.config import Config, load_config, require_toml
+from recsys.config import Config, SettingsError, load_config, require_toml
 from recsys.data.splitting.strategies import ByTime, to_iso
 from recsys.engine import Engine, Progress
 from recsys.errors import ConfigError, InputError, MissingExtra
@@ -42,7 +42,8 @@ def run(
         MissingExtra: a program or a library that the run needs is not installed.
     """
     if not isinstance(config, Config):
-        config = load_config(config)
+        with model_errors_included():
+            config = load_config(config)
     require_feasible(config)
     write_report = load_report_writer()
     engine = engine or make_engine(config)
@@ -214,6 +215,26 @@ def require_feasible(config: Config) -> None:
         for class_path in class_paths:
             own_model_class(class_path)
     RunFolder.require_writable(config.out, "run", config.sources)
+
+
+@contextmanager
+def model_errors_included() -> Iterator[None]:
+    """Add the errors of models to those of a config that the ``with`` block reads.
+
+    Raises:
+        ConfigError: the config is not valid. The message names the settings that are not valid and,
+            if the models can be checked nevertheless, the parameters of models that are not.
+    """
+    try:
+        yield
+    except SettingsError as error:
+        lines = [str(error)]
+        if error.valid is not None:
+            try:
+                make_engine(error.valid)
+            except (ConfigError, MissingExtra) as model_error:
+                lines.append(str(model_error))
+        raise ConfigError("\n".join(lines)) from None
 
 
 def make_engine(config: Config) -> Engine:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from recsys.cli import run_verb
 from recsys.config import load_config, parse_config
 from recsys.data.splitting.strategies import ByTime, Fraction
 from recsys.errors import ConfigError
@@ -81,6 +82,40 @@ def test_all_problems_at_once():
 def write(tmp_path, text="[data]\nevents = 'e.csv'\n"):
     (tmp_path / "c.toml").write_text(text)
     return tmp_path / "c.toml"
+
+
+def test_wrong_sections_and_wrong_models_are_named_together(tmp_path, capsys):
+    (tmp_path / "c.toml").write_text(
+        """
+        engine = "local"
+        data.events = "nowhere.csv"
+        models.als.rank = 0
+        models.itemknn.neighbors = 3
+        recommend.k = 0
+        judge.metrics = ["ndgc@10"]
+        """
+    )
+    assert run_verb(["run", str(tmp_path / "c.toml")]) == 2
+    error = capsys.readouterr().err
+    for part in ("[recommend] k:", "[judge] metrics: metric 'ndgc@10'", "'als': rank:", "'itemknn': unknown parameter"):
+        assert part in error
+
+
+def test_a_wrong_engine_or_task_says_nothing_of_the_models(tmp_path, capsys):
+    for line in ('engine = "sparc"', 'judge.task = "list"'):
+        (tmp_path / "c.toml").write_text(f'{line}\ndata.events = "e.csv"\nmodels.biases.reg = 1\n')
+        assert run_verb(["run", str(tmp_path / "c.toml")]) == 2
+        assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_all_contradictions_between_sections_at_once():
+    with pytest.raises(ConfigError) as error:
+        parse_config({"weigh": {"cap": float("inf")}, "split": {"rule": "folds"}})
+    assert [line.split(": ", 1)[1][:12] for line in str(error.value).splitlines()] == [
+        "weigh.cap is",
+        "[data] event",
+        "[split] rule",
+    ]
 
 
 def test_overrides_are_read_as_toml_or_as_text(tmp_path):

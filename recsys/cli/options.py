@@ -143,10 +143,13 @@ def config_of(location: str, overrides: list[str]) -> Config:
 
     Raises:
         ConfigError: the TOML file cannot be read, an override is not valid, or keys are unknown,
-            missing, or have values that are not allowed.
+            missing, or have values that are not allowed. The message names these and the wrong
+            parameters of models.
     """
     from recsys.config import config_for_log, load_config
+    from recsys.flow import model_errors_included
 
-    if Path(location).suffix == ".toml":
-        return load_config(location, overrides)
-    return config_for_log(location, overrides)
+    with model_errors_included():
+        if Path(location).suffix == ".toml":
+            return load_config(location, overrides)
+        return config_for_log(location, overrides)

@@ -39,6 +39,7 @@ def tune(
     """
     from recsys.config import load_config, require_toml
     from recsys.errors import MissingExtra
+    from recsys.flow import model_errors_included
     from recsys.replacing import require_study_folder
     from recsys.report.tuning_page import tuning_page
     from recsys.runfolder import RunFolder, to_json_text
@@ -52,7 +53,8 @@ def tune(
             raise
         raise MissingExtra("recsys tune needs Optuna: pip install 'recsys[tune]'") from error
 
-    settings = load_config(config, overrides or ())
+    with model_errors_included():
+        settings = load_config(config, overrides or ())
     require_toml(settings)
     run = settings.out.rstrip("/")
     study = folder or Path(f"{run}-tune")

@@ -28,11 +28,12 @@ from recsys.evaluation import pooling
 from recsys.evaluation.beyond import Catalogue
 from recsys.evaluation.groups import HISTORY
 from recsys.evaluation.judging.metrics import parse_all
-from recsys.evaluation.settings import EvaluationSettings, baselines_of, describe_ranked
+from recsys.evaluation.settings import EvaluationSettings, RunEvaluationSettings, baselines_of, describe_ranked
 from recsys.evaluation.summary import Facts, Layout, document
 from recsys.features.segment_popularity import Segments, describe_users, popularity_below_zero
 from recsys.locations import is_remote, local_path
 from recsys.meter import Meter
+from recsys.parameters import build_each
 from recsys.recommender import FitsFromSums
 from recsys.runfolder import RunFolder
 from recsys.schema import ITEM, RANK, SCORE, SOURCE, TIME, USER
@@ -154,27 +155,18 @@ class SparkEngine(Engine):
                 model is not valid, or the rules cannot be read.
         """
         super().__init__(config)
-        if config.judge.sampled is not None:
-            raise ConfigError(
-                "[judge] sampled ranks sampled candidates on the local engine only: remove it, or set engine = 'local'."
-            )
-        if config.judge.score_metrics:
-            raise ConfigError(
-                f"[judge] metrics: {config.judge.score_metrics[0]} needs the scores of all candidates, which the local"
-                " engine alone computes: remove it, or set engine = 'local'."
-            )
-        cold_start = config.judge.cold_start
-        if cold_start and cold_start != EvaluationSettings().cold_start:
-            raise ConfigError(
-                "[judge] cold_start is a curve of the local engine only: remove it, or set engine = 'local'."
-            )
-        self.als_parameters = model_parameters(config)
         self.library = library
-        self.summed_models: dict[str, FitsFromSums] = {}
-        for name, (kind, params) in summed_models(config).items():
-            if library is None:
-                raise ConfigError(f"model '{name}': this engine was made without a library of models.")
-            self.summed_models[name] = library.build(kind, params)
+        problems = list(_judge_problems(config.judge))
+        try:
+            self.als_parameters = model_parameters(config)
+        except ConfigError as error:
+            problems.append(str(error))
+        try:
+            self.summed_models = _build_summed_models(config, library)
+        except ConfigError as error:
+            problems.append(str(error))
+        if problems:
+            raise ConfigError("\n".join(problems))
         self._given_session = spark
         self.trained: dict[tuple[Any, ...], Any] = {}
         self.fitted: dict[str, FittedModel] = {}
@@ -546,6 +538,35 @@ class SparkEngine(Engine):
             pairs.write.parquet(_uri(self.folder, run_files.split_part(name)))
         if "history" not in self.split.by_id:
             _link(self.folder.path / run_files.TRAIN, self.folder.path / run_files.HISTORY)
+
+
+def _judge_problems(judge: RunEvaluationSettings) -> Iterator[str]:
+    """Yield what ``[judge]`` has that does not run on Spark, one message each."""
+    if judge.sampled is not None:
+        yield "[judge] sampled ranks sampled candidates on the local engine only: remove it, or set engine = 'local'."
+    if judge.score_metrics:
+        yield (
+            f"[judge] metrics: {judge.score_metrics[0]} needs the scores of all candidates, which the local engine"
+            " alone computes: remove it, or set engine = 'local'."
+        )
+    if judge.cold_start and judge.cold_start != EvaluationSettings().cold_start:
+        yield "[judge] cold_start is a curve of the local engine only: remove it, or set engine = 'local'."
+
+
+def _build_summed_models(config: Config, library: Library | None) -> dict[str, FitsFromSums]:
+    """Return a dict: name -> unfitted model of each configured model that is fitted from sums.
+
+    Raises:
+        ConfigError: a parameter is not valid, or there is no library. The message names all models.
+    """
+    settings = summed_models(config)
+
+    def build(name: str) -> FitsFromSums:
+        if library is None:
+            raise ConfigError(f"model '{name}': this engine was made without a library of models.")
+        return library.build(*settings[name])
+
+    return build_each(build, settings)
 
 
 def _join_factors(users: DataFrame, factors: DataFrame | None) -> DataFrame:

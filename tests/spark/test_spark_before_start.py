@@ -161,3 +161,19 @@ def test_a_damaged_page_is_named_by_its_file(spark, tmp_path):
         spark_errors_explained("out"),
     ):
         spark.read.parquet(str(tmp_path)).agg({"user_id": "sum"}).collect()
+
+
+def test_all_that_does_not_run_on_spark_is_named_at_once(no_session, tmp_path, capsys):
+    raw = """
+        engine = "spark"
+        data.events = "events.csv"
+        models.als.rank = 0
+        models.transitions.rank = 3
+        judge.sampled = 5
+        judge.metrics = ["ndcg@10", "auc"]
+    """
+    (tmp_path / "c.toml").write_text(raw)
+    assert run_verb(["run", str(tmp_path / "c.toml")]) == 2
+    error = capsys.readouterr().err
+    for part in ("[judge] sampled", "[judge] metrics: auc", "rank: must be at least 1", "unknown parameter 'rank'"):
+        assert part in error
