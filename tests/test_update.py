@@ -51,6 +51,19 @@ def test_an_update_may_replace_the_bundle_that_it_updates(packed):
     assert len(open_model(packed).history.users) == 3
 
 
+def test_the_new_events_may_be_written_in_another_way(packed, capsys):
+    folder = packed.parent
+    (folder / "shop.txt").write_text("shopper;item_id;value;timestamp\nc;x;1;9000\n")
+    words = ["update", str(packed), str(folder / "shop.txt"), str(folder / "new"), "--delimiter", ";"]
+    assert run_verb([*words, "--column", "user_id=shopper", "--time-unit", "ms"]) == 0
+    capsys.readouterr()
+    updated = open_model(folder / "new")
+    assert updated.history.time.max() == 9
+    assert updated.config == open_model(packed).config
+    assert run_verb(words) == 2
+    assert "user_id" in capsys.readouterr().err
+
+
 def test_events_that_are_not_newer_are_counted(packed, capsys):
     (packed.parent / "again.csv").write_text("user_id,item_id,value,timestamp\na,x,1,0\nc,x,1,9\n")
     assert update(packed, packed.parent / "again.csv", packed.parent / "new").events_not_newer == 1

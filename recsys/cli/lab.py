@@ -12,7 +12,17 @@ from rich.table import Table
 from recsys.atomic_writing import write_texts
 from recsys.cli.application import DECISIONS, app
 from recsys.cli.console import log, out, progress, write_errors_explained
-from recsys.cli.options import Json
+from recsys.cli.options import (
+    Columns,
+    Delimiter,
+    Encoding,
+    FileFormat,
+    Json,
+    TimeUnit,
+    config_of,
+    reading_overrides,
+)
+from recsys.errors import ConfigError
 from recsys.replacing import require_output_path, require_replaceable_file
 
 LAB_JSON = "lab.json"
@@ -32,6 +42,11 @@ def lab(
     pairs: Annotated[int, typer.Option(min=100, help="Simulated pairs of lists per condition.")] = 4000,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")] = 0,
     folder: Annotated[Path, typer.Option("--out", help="The folder for lab.html and lab.json.")] = Path("runs/lab"),
+    columns: Columns = None,
+    file_format: FileFormat = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    time_unit: TimeUnit = None,
     as_json: Json = False,
 ) -> None:
     """Test measures of agreement on simulated preferences with a known truth.
@@ -48,10 +63,13 @@ def lab(
     from recsys.models import build
     from recsys.report.lab_page import lab_page
 
+    overrides = reading_overrides(columns, file_format, delimiter, encoding, time_unit)
+    if overrides and events is None:
+        raise ConfigError("lab: options on how files are read need a file of events: recsys lab EVENTS.")
     require_lab_folder(folder)
     parsed = {str(measure): measure for measure in parse_measures(measures or STUDIED_MEASURES)}
     if events:
-        table = read_events(events)[0]
+        table = read_events(events, config_of(str(events), overrides).data.reading)[0]
     else:
         table = film_world(users=1500, items=600, events=90_000, seed=seed).events
     with progress() as steps:

@@ -11,13 +11,22 @@ from typing import Annotated
 import typer
 
 from recsys.cli.application import DEPLOYMENT, app
-from recsys.cli.options import Json, OwnModels
+from recsys.cli.options import (
+    Columns,
+    Delimiter,
+    Encoding,
+    FileFormat,
+    Json,
+    OwnModels,
+    TimeUnit,
+    reading_overrides,
+)
 
 
 @app.command(rich_help_panel=DEPLOYMENT)
 def update(
     bundle: Annotated[Path, typer.Argument(help="A bundle of a run of either engine.")],
-    events: Annotated[str, typer.Argument(help="New events, in the same layout as those of the run.")],
+    events: Annotated[str, typer.Argument(help="New events, in the layout of those of the run.")],
     out: Annotated[Path, typer.Argument(help="The folder of the updated bundle; may be the old one.")],
     against: Annotated[
         Path | None, typer.Option(help="A bundle of a retrained run, to compare the lists with.")
@@ -26,19 +35,26 @@ def update(
         float,
         typer.Option(help="Recommend a retrain when the drift grows by more, or a larger share of events is left out."),
     ] = 0.05,
+    columns: Columns = None,
+    file_format: FileFormat = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    time_unit: TimeUnit = None,
     as_json: Json = False,
     own_models: OwnModels = False,
 ) -> None:
     """Add new events to a bundle without training, and print whether to retrain.
 
-    With ALS, the factors of users with new events are solved again from their full histories.
+    With ALS, the factors of users with new events are solved again from their full histories. The
+    events are read as those of the run, but for what --column and the other options on files say.
 
     Example: recsys update bundles/als_demo late.csv bundles/als_demo
     """
     from recsys.runfolder import to_plain_json
     from recsys.saved.update import update as update_bundle
 
-    result = update_bundle(bundle, events, out, retrain_at=retrain_at, against=against)
+    overrides = reading_overrides(columns, file_format, delimiter, encoding, time_unit)
+    result = update_bundle(bundle, events, out, retrain_at=retrain_at, against=against, overrides=overrides)
     if as_json:
         print(json.dumps(to_plain_json(asdict(result) | {"retrain": result.retrain}), allow_nan=False))
         return

@@ -19,6 +19,7 @@ to retrain.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
 
+from recsys.config import override_config
 from recsys.data.reading.read import read_events
 from recsys.data.weigh import add_pairs, aggregate_events, weigh_events
 from recsys.errors import InputError, RunFolderError
@@ -96,18 +98,23 @@ def update(
     *,
     retrain_at: float = RETRAIN_AT,
     against: str | Path | None = None,
+    overrides: Collection[str] = (),
 ) -> Update:
     """Add new events to a bundle, write the updated bundle to ``out``, and return what changed.
 
     Args:
         bundle: the folder of a bundle. It is not changed, unless ``out`` is the same folder.
-        events: a file with the columns and ids that the config of the bundle describes.
+        events: a file with the columns and ids that the config of the bundle describes, after
+            ``overrides``.
         out: the folder of the updated bundle. An older bundle there is replaced.
         retrain_at: growth of the drift, or share of events left out, above which to retrain.
         against: a bundle or run of a retrained model, whose lists are compared with the updated
             ones. None: nothing is compared.
+        overrides: keys of the config that are other for these events, such as
+            ``data.delimiter=";"``. The config in the updated bundle stays as it was.
 
     Raises:
+        ConfigError: an override is not valid.
         RunFolderError: ``bundle`` or ``against`` cannot be opened, ``bundle`` is a run, or ``out``
             may not be replaced.
         InputError: the events cannot be read; or the model is not ALS, and no event is on an item
@@ -119,7 +126,7 @@ def update(
     old = open_model(bundle)
     if not is_bundle(Path(bundle)):
         raise RunFolderError(f"{bundle}: a run, and only bundles are updated: recsys bundle {bundle} OUT.")
-    new_events, _ = read_events(events, old.config.data.reading)
+    new_events, _ = read_events(events, override_config(old.config, overrides).data.reading)
     als = _als_of(old)
     if als is None:
         updated, result = _extend_histories(old, new_events, retrain_at)

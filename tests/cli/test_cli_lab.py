@@ -3,6 +3,7 @@
 import json
 from html.parser import HTMLParser
 
+import pandas as pd
 import pytest
 
 from recsys.cli import run_verb
@@ -25,7 +26,10 @@ class Text(HTMLParser):
 @pytest.mark.slow
 def test_page_and_json(world_files, tmp_path, capsys):
     folder = tmp_path / "lab"
-    arguments = ["lab", str(world_files["events"]), "-m", "tau_b", "-m", "overlap@10", "--pairs", "200"]
+    log = pd.read_csv(world_files["events"]).rename(columns={"user_id": "viewer"})
+    log.to_csv(tmp_path / "log.txt", sep=";", index=False)
+    reading = ["--delimiter", ";", "--column", "user_id=viewer"]
+    arguments = ["lab", str(tmp_path / "log.txt"), *reading, "-m", "tau_b", "-m", "overlap@10", "--pairs", "200"]
     assert run_verb([*arguments, "--out", str(folder), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert json.loads((folder / "lab.json").read_text()) == found
@@ -43,6 +47,12 @@ def test_a_folder_that_cannot_be_is_said_before_the_work(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert run_verb(["lab", "/nothing/there.csv", "-m", "rbo", "--out", str(tmp_path / "file" / "lab")]) == 2
     assert "cannot be written" in capsys.readouterr().err
+
+
+def test_options_on_files_need_a_file(tmp_path, capsys):
+    assert run_verb(["lab", "--delimiter", ";", "--out", str(tmp_path / "lab")]) == 2
+    assert "need a file of events" in capsys.readouterr().err
+    assert not (tmp_path / "lab").exists()
 
 
 def test_events_without_ratings_and_misspelt_measures_are_refused(tmp_path, capsys):
