@@ -12,6 +12,7 @@ from recsys.config import parse_config
 from recsys.data.splitting.split import split
 from recsys.data.splitting.strategies import ByTime, fold_starts
 from recsys.errors import ConfigError, InputError
+from recsys.evaluation.testing.pick import pick_model
 from recsys.flow import run
 from recsys.runfolder import RunFolder, to_plain_json
 
@@ -131,6 +132,14 @@ def test_the_difference_over_all_folds(tmp_path, world, world_files, capsys):
     sign = 1 if found["model"] == "itemknn" else -1
     assert sign * found["difference"] == pytest.approx(np.mean(means), abs=1e-12)
     assert found["users"] == len(means)
+    assert "This is the last fold alone. Over all 2 folds: " in report
+    # One of these gates fires, whatever the sign of the difference.
+    gates = ["--fail-if", "ndcg@5 rises 0", "--fail-if", "ndcg@5 within 0"]
+    assert run_verb(["compare", str(out), "--json", *gates]) == 3
+    (fired,) = json.loads(capsys.readouterr().out)["fired"]
+    pooled = pd.read_parquet(out / "backtest_per_user.parquet").pivot(index="user_id", columns="model", values="ndcg@5")
+    baseline = pick_model(metrics).baseline
+    assert f"itemknn - {baseline} = {(pooled['itemknn'] - pooled[baseline]).mean():+.4f} [" in fired
     assert run_verb(["compare", str(out)]) == 0
     assert "Differences over all folds, by user" in capsys.readouterr().out
 
@@ -153,6 +162,7 @@ def test_two_backtests_are_compared_over_the_same_windows_alone(tmp_path, world_
     means = {name: table[table["model"] == "itemknn"]["ndcg@5"].mean() for name, table in tables.items()}
     (row,) = [row for row in compared("b")[0]["differences_over_folds"] if row["metric"] == "ndcg@5"]
     assert row["difference"] == pytest.approx(means["b"] - means["a"], abs=1e-12)
+    assert f"{row['difference']:+.4f}" in " ".join(compared("b")[0]["reasons"])
     record, printed = compared("c")
     assert "differences_over_folds" not in record
     assert "have other windows of time" in printed

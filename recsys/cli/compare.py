@@ -120,6 +120,7 @@ def compare(
     guard_names = {name for values in guards.values() for name in values}
     gates = [Gate.parse(text, {*first.metrics, *guard_names, *DEFAULT_MEASURES}) for text in fail_if or []]
 
+    pooled = pooled_evaluations(candidates)
     # Several runs are compared with the first. The models of one run are all compared with each
     # other, and its best baseline is what they have to beat.
     one_run = len(runs) == 1
@@ -133,17 +134,22 @@ def compare(
     else:
         compared_with = incumbent
         comparison = compare_evaluations(list(evaluations.values()), baseline=incumbent, seed=seed)
-        choice = choose_model(comparison, incumbent, primary, guards)
     over_folds: dict[str, pd.DataFrame] = {}
-    if pooled := pooled_evaluations(candidates):
-        over_folds[OVER_FOLDS] = compare_evaluations(pooled, baseline=compared_with, seed=seed).differences
+    deciding = comparison
+    if pooled:
+        # One window of time is less than all of them, so all of them decide.
+        deciding = compare_evaluations(pooled, baseline=compared_with, seed=seed)
+        over_folds[OVER_FOLDS] = deciding.differences
+        log.print("gates, and the choice between runs, are decided by the differences over all folds of the backtest")
+    if not one_run:
+        choice = choose_model(deciding, incumbent, primary, guards)
     lists = {candidate.evaluation.name: candidate.lists for candidate in candidates}
     rival = choice.pick
     if choice.pick == incumbent:
         rival = next(name for name in reversed(names) if name != incumbent)
     changed = most_changed_users(evaluations[incumbent], evaluations[rival], primary, lists)
     agreement = mean_agreement(lists)
-    changes = changes_from(incumbent, comparison.differences, guards, agreement)
+    changes = changes_from(incumbent, deciding.differences, guards, agreement)
     if one_run:
         # A gate asks what the models of a run are worth. A baseline may be as poor as it likes.
         baselines = baseline_differences(run_metrics)
@@ -340,7 +346,8 @@ def read_tables_of_lists(
     """Evaluate tables of lists against one truth, and return them as candidates.
 
     The lists may come from any systems. Each candidate has the guardrail ``coverage``: the share of
-    the items in any table that this table names.
+    the items in any of these tables that this table names. So it depends on the other tables, and
+    is not the coverage of a catalogue.
 
     Args:
         tables: at least two files with user_id, item_id, and rank or score.

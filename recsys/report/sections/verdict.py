@@ -20,7 +20,8 @@ MANY_NEWCOMERS = 1 / 4
 def verdict(metrics: dict[str, Any]) -> str:
     """Return the verdict: sentences on the best model, compared with the best baseline.
 
-    Further sentences say for which users the model is better, and what was not judged.
+    Further sentences say what all folds of a backtest show, for which users the model is better,
+    and what was not judged.
 
     Args:
         metrics: the contents of metrics.json.
@@ -31,7 +32,8 @@ def verdict(metrics: dict[str, Any]) -> str:
     pick = pick_model(metrics)
     if pick.name is None:
         return f"No user could be judged by {primary}: the test part has nothing relevant."
-    sentences = [compare_with_baseline(metrics, pick), _repeat_purchases(pick), _by_history(pick)]
+    sentences = [compare_with_baseline(metrics, pick), _over_all_folds(metrics)]
+    sentences += [_repeat_purchases(pick), _by_history(pick)]
     sentences.append(_without_history(metrics, pick.name))
     sentences += _left_out(metrics, pick.name)
     return " ".join(sentence for sentence in sentences if sentence)
@@ -62,6 +64,17 @@ def compare_with_baseline(metrics: dict[str, Any], pick: Pick) -> str:
         f"No difference shown between {pick.model}, the best model, and {pick.baseline}, the best baseline:"
         f" {size} {users}."
     )
+
+
+def _over_all_folds(metrics: dict[str, Any]) -> str:
+    """Return a sentence with the comparison over all folds of a backtest, or "" without a backtest."""
+    pooled = metrics.get("backtest")
+    if pooled is None:
+        return ""
+    pick = pick_model(pooled)
+    if pick.name is None:
+        return ""
+    return f"This is the last fold alone. Over all {pooled['folds']} folds: {compare_with_baseline(pooled, pick)}"
 
 
 def _repeat_purchases(pick: Pick) -> str:
