@@ -30,13 +30,12 @@ def open_appenders(paths: dict[str, Path], format: str) -> Iterator[dict[str, Ca
     Args:
         paths: name -> path of the file. Missing folders are made.
         format: ``csv`` or ``parquet``. All frames of one file have the same columns and dtypes.
-            Each file needs at least one frame. In CSV, text is quoted only if the first frame of
-            the file has a comma, a quote or a line end in a text.
+            Each file needs at least one frame. In CSV, the texts of a frame are quoted only if
+            one of them has a comma, a quote or a line end.
 
     Raises:
         ConfigError: the format is another one.
         InputError: a file cannot be written, or has no frame.
-        ValueError: a later frame of a CSV file needs quotes, but the first frame did not.
     """
     if format not in ("csv", "parquet"):
         raise ConfigError(f"format {format!r}: a table is written as csv or parquet.")
@@ -45,9 +44,13 @@ def open_appenders(paths: dict[str, Path], format: str) -> Iterator[dict[str, Ca
             path.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as parts, ExitStack() as files:
             # The files are closed before they get their names.
-            yield {
-                name: _make_appender(files, parts.enter_context(new_file(path)), format) for name, path in paths.items()
+            tables = {
+                name: _AppendedTable(parts.enter_context(new_file(path)), format, files) for name, path in paths.items()
             }
+            yield {name: table.append for name, table in tables.items()}
+            for name, path in paths.items():
+                if tables[name].is_empty:
+                    raise InputError(f"{path}: cannot be written: there are no rows, so its columns are not known.")
     except OSError as error:
         path = error.filename or next(iter(paths.values()))
         raise InputError(f"{path}: cannot be written: {error.strerror or error}.") from error
@@ -76,26 +79,44 @@ def new_world_folder(target: str | Path) -> Iterator[Path]:
         raise InputError(f"{target}: cannot be written: {error}. Choose another folder.") from error
 
 
-def _make_appender(files: ExitStack, part: Path, format: str) -> Callable[[pd.DataFrame], None]:
-    writers: list[Any] = []
+class _AppendedTable:
+    """A file to which frames are appended. It is opened for the first frame.
 
-    def append(frame: pd.DataFrame) -> None:
+    Args:
+        part: the path of the file.
+        format: ``csv`` or ``parquet``.
+        files: closes the file.
+    """
+
+    def __init__(self, part: Path, format: str, files: ExitStack) -> None:
+        self._part = part
+        self._format = format
+        self._files = files
+        self._file: Any = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no frame was appended."""
+        return self._file is None
+
+    def append(self, frame: pd.DataFrame) -> None:
+        """Append a frame."""
         table = pa.Table.from_pandas(frame, preserve_index=False)
-        if not writers:
-            if format == "csv":
-                # With "needed", Arrow quotes every text, even one without a comma, so it is used
-                # only if it must be.
-                quoting_style = "none"
-                if _needs_quotes(frame):
-                    quoting_style = "needed"
-                quoting = pa.csv.WriteOptions(quoting_style=quoting_style)
-                writers.append(pa.csv.CSVWriter(part, table.schema, write_options=quoting))
-            else:
-                writers.append(pa.parquet.ParquetWriter(part, table.schema))
-            files.enter_context(writers[0])
-        writers[0].write_table(table)
-
-    return append
+        is_first = self.is_empty
+        if self._format == "csv":
+            if is_first:
+                self._file = self._files.enter_context(pa.OSFile(str(self._part), "wb"))
+            # With "needed", Arrow quotes every text, even one without a comma, so it is used only
+            # if it must be.
+            quoting_style = "none"
+            if _needs_quotes(frame):
+                quoting_style = "needed"
+            options = pa.csv.WriteOptions(include_header=is_first, quoting_style=quoting_style)
+            pa.csv.write_csv(table, self._file, options)
+            return
+        if is_first:
+            self._file = self._files.enter_context(pa.parquet.ParquetWriter(self._part, table.schema))
+        self._file.write_table(table)
 
 
 def _needs_quotes(frame: pd.DataFrame) -> bool:

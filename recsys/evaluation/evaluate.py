@@ -257,7 +257,7 @@ def item_propensities(train: pd.DataFrame, items: pd.Series | None = None) -> pd
             like has n = 0. None: the items of ``train``.
 
     Raises:
-        ValueError: there are no items.
+        InputError: there are no items.
     """
     likes = train
     if VALUE in train:
@@ -266,6 +266,8 @@ def item_propensities(train: pd.DataFrame, items: pd.Series | None = None) -> pd
         all_items = train[ITEM]
     else:
         all_items = pd.concat([train[ITEM], items])
+    if not len(all_items):
+        raise InputError("propensities need at least one item, and the table of events is empty.")
     names, (row, _) = codes(likes[ITEM], all_items)
     return pd.Series(propensity_of_counts(np.bincount(row, minlength=len(names))), index=names)
 

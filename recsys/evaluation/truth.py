@@ -106,8 +106,13 @@ class Truth:
             return self
         width = self.relevant.shape[1]
         seen = np.isin(_cell_numbers(self.relevant, width), _cell_numbers(self.histories.values, width))
-        counts = self.counts | {"relevant_pairs": int((~seen).sum()), "seen_pairs_removed": int(seen.sum())}
-        return replace(self.keep_relevant(~seen), counts=counts, exclude_seen=True)
+        truth = self.keep_relevant(~seen)
+        counts = {
+            "relevant_pairs": int((~seen).sum()),
+            "seen_pairs_removed": int(seen.sum()),
+            "relevant_outside_candidates": _count_outside(truth.relevant, len(self.candidates), self.ranked_items),
+        }
+        return replace(truth, counts=self.counts | counts, exclude_seen=True)
 
     def without_warm(self, is_trained: np.ndarray) -> Truth:
         """Return the truth for lists that rank only items without events in train.

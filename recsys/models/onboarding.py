@@ -280,17 +280,19 @@ def simulate(
     """Simulate the onboarding of users whose answers are known from data, and return their lists.
 
     The result is a dict: number of questions -> the lists of the m users after this number of
-    questions.
+    questions. It is empty if ``questions`` is empty.
 
     Args:
         model: a fitted object. Fit it without these users.
         knowledge: csr (m, items), what each user would answer: a stored value > 0 means that they
             like the item, a stored value ≤ 0 that they dislike it, and no stored value that they do
             not know it. It must not have the items by which the lists are judged.
-        questions: the numbers of questions after which lists are made, at least one, each ≥ 0.
+        questions: the numbers of questions after which lists are made, each ≥ 0.
         k: the length of the lists.
     """
     counts = sorted(set(questions))
+    if not counts:
+        return {}
     scores = {count: np.empty(knowledge.shape, dtype=np.float32) for count in counts}
     answers_after: dict[int, list[Answers]] = {count: [] for count in counts}
     for row in range(knowledge.shape[0]):

@@ -84,6 +84,7 @@ def read_table(
     try:
         # A local file is meant by its exact name, whatever characters a pattern could have.
         exact = spark_path(Path(uri)) if Path(uri).exists() else uri
+        _require_no_colon(uri)
         if uri.rstrip("/").endswith(".csv"):
             # Fields with line ends are read by a part of Spark that takes a name for a pattern in any case.
             multi_line = "\\" not in exact
@@ -172,8 +173,10 @@ def require_new_table(spark: SparkSession, uri: str) -> None:
     """Check, before any work, that no file or folder exists at ``uri``.
 
     Raises:
-        RunFolderError: ``uri`` exists already, or Spark cannot write there.
+        RunFolderError: ``uri`` exists already, its name has a colon, or Spark cannot write there.
     """
+    if ":" in _name_of(uri):
+        raise RunFolderError(f"{uri}: Spark writes no table whose name has a colon: choose another name.")
     with _write_errors_explained(uri):
         path, files = hadoop_path(spark, uri)
         if files.exists(path):
@@ -247,6 +250,27 @@ def write_input_tables(
             write_table(frame, str(locations[name]))
     data = config.data.model_copy(update={**locations, "format": "auto"})
     return config.model_copy(update={"engine": "spark", "data": data})
+
+
+def _name_of(uri: str) -> str:
+    """Return the last part of a path or URI."""
+    return uri.rstrip("/").rpartition("/")[2]
+
+
+def _require_no_colon(uri: str) -> None:
+    """Check that no name has a colon where Spark would take it for the end of a scheme.
+
+    That is the name of the table, and for CSV on this machine every folder above it too.
+
+    Raises:
+        InputError: such a name has a colon.
+    """
+    names = [_name_of(uri)]
+    if names[0].endswith(".csv") and Path(uri).exists():
+        names += Path(uri).absolute().parts
+    for name in names:
+        if ":" in name:
+            raise InputError(f"{uri}: Spark cannot read it, because the name {name!r} has a colon: rename it.")
 
 
 def hadoop_path(spark: Any, uri: str) -> tuple[Any, Any]:

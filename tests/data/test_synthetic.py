@@ -8,7 +8,8 @@ from scipy import stats
 from recsys.data.card import gini_coefficient
 from recsys.data.reading.read import read_tables
 from recsys.data.synthetic import Recipe, checkerboard, film_world, generate_world, low_rank, write_world
-from recsys.errors import ConfigError
+from recsys.data.writing import open_appenders
+from recsys.errors import ConfigError, InputError
 
 SIZES = {"users": 300, "items": 150, "events": 4000}
 
@@ -158,3 +159,20 @@ def test_low_rank_is_of_that_rank_and_stores_what_it_says():
     np.testing.assert_allclose(interactions.value, (x @ y.T)[interactions.user, interactions.item], rtol=1e-6)
     assert (interactions.value > 0).all()
     assert abs(len(interactions) / 1200 - 0.5) < 0.06
+
+
+def test_frames_are_quoted_each_as_it_needs(tmp_path):
+    frames = [pd.DataFrame({"item_id": [n], "title": [title]}) for n, title in enumerate(["plain", 'a, "b"', "plain"])]
+    with open_appenders({"items": tmp_path / "items.csv"}, "csv") as append:
+        for frame in frames:
+            append["items"](frame)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "items.csv"), pd.concat(frames, ignore_index=True))
+
+
+@pytest.mark.parametrize("format", ["csv", "parquet"])
+def test_a_table_without_a_row_is_refused_by_its_name(tmp_path, format):
+    path = tmp_path / "items"
+    message = "items: cannot be written: there are no rows"
+    with pytest.raises(InputError, match=message), open_appenders({"items": path}, format):
+        pass
+    assert not list(tmp_path.iterdir())

@@ -329,6 +329,8 @@ def test_rankings_of_scores_and_of_tied_places():
     assert lists.dense_ranks.tolist() == [0, 0, 1, 0]
     assert lists.offsets.tolist() == [0, 3, 3, 4]
     assert lists.cut(1).items.tolist() == [2, 7, 1]
+    with pytest.raises(ValueError, match="at least one item, and k is 0"):
+        lists.cut(0)
 
 
 def test_series_are_scores_by_id_and_other_things_are_named():

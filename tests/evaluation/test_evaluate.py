@@ -314,3 +314,13 @@ def test_tables_of_polars_and_arrow_are_read_and_other_things_are_named():
     assert evaluate_tables(arrow, truth, EvaluationSettings(metrics=("mrr",))).per_user["mrr"][0] == 0.5
     with pytest.raises(InputError, match="truth: list is not a table"):
         evaluate_tables(LISTED, [("u", "c")])
+
+
+def test_propensities_of_no_items_are_refused():
+    with pytest.raises(InputError, match="at least one item"):
+        item_propensities(pd.DataFrame({"item_id": []}))
+
+
+def test_a_sample_of_no_candidates_is_refused():
+    with pytest.raises(ConfigError, match="sampled must be at least 1"):
+        FullRanking(sampled=0)

@@ -59,6 +59,14 @@ def test_the_truth_of_each_choice(parts, candidates, ranked, relevant, counts):
     assert truth.counts == counts | {"seen_pairs_removed": 0}
 
 
+def test_what_a_user_had_before_is_not_counted_as_out_of_reach(parts):
+    history = interactions([(0, 0), (0, 1), (0, 3), (1, 2)], [1, 2], range(10, 15))
+    split = Split(parts.train, history, parts.test, "files")
+    truth = Truth.from_split(split, EvaluationSettings(candidates="train"))
+    # User 1 had item 13, which train does not have, so only 14 and 19 of user 2 are out of reach.
+    assert truth.counts == {"relevant_pairs": 3, "seen_pairs_removed": 1, "relevant_outside_candidates": 2}
+
+
 def test_the_default_follows_the_rule():
     settings = EvaluationSettings()
     assert [settings.candidates_for(rule) for rule in ("items", "time", "files")] == ["cold", "items", "items"]

@@ -150,6 +150,7 @@ def test_simulation_asks_one_user_as_it_asks_many(strategy):
     values = world(1)
     model = Onboarding(strategy=strategy, candidates=8).fit(train_of(values[:40]))
     knowledge = csr_array(values[40:50])
+    assert simulate(model, knowledge, questions=()) == {}
     together = simulate(model, knowledge, questions=(0, 2, 20), k=4)
     for row in range(10):
         alone = simulate(model, knowledge[[row]], questions=(0, 2, 20), k=4)

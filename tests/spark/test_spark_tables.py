@@ -1,5 +1,6 @@
 """What the local reader and Spark's say of the same broken files."""
 
+import pandas as pd
 import pytest
 
 pytestmark = pytest.mark.spark
@@ -70,3 +71,22 @@ def test_dataframes_become_the_input_of_a_run_and_are_never_replaced(spark, worl
     with pytest.raises(RunFolderError, match=r"events\.parquet: exists already and is not replaced"):
         write_input_tables(config, str(tmp_path / "input"), **frames)
     assert sorted(path.name for path in (tmp_path / "input").rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["a:1.csv", "a:1.parquet", "b:1/a.csv"])
+def test_a_colon_in_the_name_of_a_table_is_refused(spark, name, tmp_path):
+    from recsys.errors import InputError, RunFolderError
+    from recsys.spark.table_files import read_table, write_table
+
+    lists = pd.DataFrame({"user_id": ["u"], "item_id": ["x"]})
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    if name.endswith("csv"):
+        lists.to_csv(path, index=False)
+    else:
+        lists.to_parquet(path)
+    with pytest.raises(InputError, match="has a colon: rename it"):
+        read_table(spark, str(path))
+    if ":" in path.name:
+        with pytest.raises(RunFolderError, match="has a colon: choose another name"):
+            write_table(spark.range(1), str(path.with_name("new:1")))

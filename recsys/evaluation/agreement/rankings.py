@@ -76,7 +76,12 @@ class Rankings:
 
         If the cut is inside a group of ties, the whole group is kept. So a list may keep more than
         k items.
+
+        Raises:
+            ValueError: k is less than 1.
         """
+        if k < 1:
+            raise ValueError(f"lists are cut to at least one item, and k is {k}")
         last = self.offsets[:-1] + np.minimum(k, self.lengths) - 1
         is_filled = self.lengths > 0
         last_ranks = 0

@@ -13,6 +13,7 @@ import pandas as pd
 from scipy.sparse import csr_array
 
 from recsys.data.hashing import hash_words, id_bits
+from recsys.errors import ConfigError
 from recsys.evaluation.evaluate import compute_metrics, count_users, mark_sampled
 from recsys.evaluation.judging.judge import Ties, judge_scores
 from recsys.evaluation.judging.metrics import parse_all
@@ -44,6 +45,15 @@ class FullRanking:
     sampled: int | None = None
     seed: int = 0
     memory_mb: int = 512
+
+    def __post_init__(self) -> None:
+        """Check the number of sampled candidates.
+
+        Raises:
+            ConfigError: it is less than 1.
+        """
+        if self.sampled is not None and self.sampled < 1:
+            raise ConfigError(f"FullRanking: sampled must be at least 1, or None for all candidates: {self.sampled}.")
 
 
 def evaluate_scores(
