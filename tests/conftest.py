@@ -85,6 +85,28 @@ def spark():
     found.stop()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def figures(request):
+    """Leave figures of reports blank, except in the tests of reports and pages and in those of ``make test-all``.
+
+    All of the report is made, and each figure is built from its numbers. But matplotlib lays out and draws nothing,
+    which would take three quarters of the time of a run on a small log.
+    """
+    everywhere = settings.get_current_profile_name() == "full"
+    if everywhere or request.path.parent.name in ("report", "browser"):
+        yield
+        return
+
+    def blank(figure, file, **options):
+        width, height = 72 * figure.get_size_inches()
+        file.write(f'<svg width="{width}pt" height="{height}pt"></svg>')
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("matplotlib.figure.Figure.savefig", blank)
+        patch.setattr("matplotlib.figure.Figure.draw_without_rendering", lambda figure: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def world():
     """A film world small enough for every engine: about 150 users, 60 films, 2,500 events."""
