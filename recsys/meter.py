@@ -52,6 +52,7 @@ class Meter:
         self.announce: Callable[[str], object] = str
         self._interval = interval
         self._peak: dict[str, float] = {}
+        self._unrelated: set[int] = set()
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="recsys-meter", daemon=True)
@@ -89,8 +90,8 @@ class Meter:
             self._sample()
 
     def _sample(self) -> None:
-        now = memory_mb()
         with self._lock:
+            now = memory_mb(self._unrelated)
             for role, mb in now.items():
                 self._peak[role] = max(mb, self._peak.get(role, 0.0))
 
@@ -99,12 +100,17 @@ def _is_java(pid: int, processes: dict[int, tuple[int, str]]) -> bool:
     return processes.get(pid, (0, ""))[1] == "java"
 
 
-def memory_mb() -> dict[str, float]:
+def memory_mb(unrelated: set[int] | None = None) -> dict[str, float]:
     """Return the resident memory in MiB at this moment, as a dict: role -> MiB.
 
     The roles are ``python`` (this process), ``jvm`` (Java), ``workers`` (all other descendants),
     and ``total``. A role without a process is missing. Without ``/proc``, the roles are ``python``
     and ``total``, and the number is the largest memory of this process so far.
+
+    Args:
+        unrelated: ids of running processes that do not descend from this one. They are not looked
+            at, because no process becomes a descendant later. The function brings the set up to
+            date, so that a further call with it takes a small part of the time.
     """
     if not _PROC.is_dir():
         # macOS reports bytes, other systems without /proc report KiB.
@@ -113,7 +119,11 @@ def memory_mb() -> dict[str, float]:
             unit = 2**20
         mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
         return {"python": mb, "total": mb}
-    processes = dict(_processes())
+    if unrelated is None:
+        unrelated = set()
+    running = {int(name) for name in os.listdir(_PROC) if name.isdigit()}
+    unrelated.intersection_update(running)
+    processes = dict(_read_processes(running - unrelated))
     me = os.getpid()
     children: dict[int, list[int]] = {}
     for pid, (parent, _) in processes.items():
@@ -123,10 +133,12 @@ def memory_mb() -> dict[str, float]:
     root = me
     if _is_java(parent, processes):
         root = parent
+    unrelated.update(processes)
     used: dict[str, float] = {}
     todo = [(root, 0)]
     while todo:
         pid, above = todo.pop()
+        unrelated.discard(pid)
         size, resident = _pages(pid)
         todo += [(child, size) for child in children.get(pid, [])]
         if abs(size - above) <= FORKED * above:
@@ -142,17 +154,16 @@ def memory_mb() -> dict[str, float]:
     return used
 
 
-def _processes() -> Iterator[tuple[int, tuple[int, str]]]:
-    """Yield (pid, (pid of the parent, name of the command)) of every process."""
-    for entry in os.scandir(_PROC):
-        if entry.name.isdigit():
-            try:
-                stat = (_PROC / entry.name / "stat").read_text()
-            except (OSError, UnicodeDecodeError):
-                # The process ended after it was listed.
-                continue
-            name, _, rest = stat.partition("(")[2].rpartition(")")
-            yield int(entry.name), (int(rest.split()[1]), name)
+def _read_processes(pids: set[int]) -> Iterator[tuple[int, tuple[int, str]]]:
+    """Yield (pid, (pid of the parent, name of the command)) of each process that still runs."""
+    for pid in pids:
+        try:
+            stat = (_PROC / str(pid) / "stat").read_text()
+        except (OSError, UnicodeDecodeError):
+            # The process ended after it was listed.
+            continue
+        name, _, rest = stat.partition("(")[2].rpartition(")")
+        yield pid, (int(rest.split()[1]), name)
 
 
 def _pages(pid: int) -> tuple[int, int]:
