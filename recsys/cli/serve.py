@@ -73,12 +73,7 @@ def serve(
 
     Example: recsys serve bundles/als_demo --port 8000
     """
-    try:
-        import sqlalchemy  # noqa: F401
-        import starlette  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise MissingExtra(f"serve needs the package {error.name}: pip install 'recsys[serve]'.") from error
+    require_server()
     from recsys.serving.application import make_application
     from recsys.serving.event_store import EventStore
     from recsys.serving.limits import Limits
@@ -110,6 +105,20 @@ def serve(
     finally:
         service.close()
     log.print("ended")
+
+
+def require_server() -> None:
+    """Check that the packages of the server are installed.
+
+    Raises:
+        MissingExtra: one is not. The message names it.
+    """
+    try:
+        import sqlalchemy  # noqa: F401
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise MissingExtra(f"serve needs the package {error.name}: pip install 'recsys[serve]'.") from error
 
 
 def print_log() -> None:
