@@ -41,7 +41,6 @@ from pydantic.dataclasses import dataclass
 from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse import csr_array, hstack
 
-from recsys.linalg import arrays, dense_product
 from recsys.models.collaborative.linear import liked
 from recsys.models.combining.wrappers import FixedScores
 from recsys.parameters import STRICT
@@ -110,16 +109,16 @@ class Onboarding:
         self.items_ = np.argsort(-counts, kind="stable")[: min(self.candidates, int((counts > 0).sum()))]
         self.column_of_ = {int(item): column for column, item in enumerate(self.items_)}
         indicators = csr_array(hstack([likes[:, self.items_], dislikes[:, self.items_]]))
-        transposed = arrays(csr_array(indicators.T))
+        transposed = csr_array(indicators.T)
         self.indicator_mean_ = _column_means(indicators, users)
         self.mean_ = _column_means(likes, users)
         # Centred by Σ_u (z_u − z̄)(l_u − l̄)ᵀ = ZᵀL − n z̄ l̄ᵀ. The products of sparse indicators
         # are counts, which float32 holds exactly up to 2^24.
-        gram = dense_product(transposed, arrays(indicators), len(self.indicator_mean_)).astype(np.float64)
+        gram = _dense_product(transposed, indicators).astype(np.float64)
         gram -= users * np.outer(self.indicator_mean_, self.indicator_mean_)
         gram[np.diag_indices(len(gram))] += self.shrink * users
         self.gram_ = gram
-        self.cross_ = dense_product(transposed, arrays(likes), len(self.mean_))
+        self.cross_ = _dense_product(transposed, likes)
         for row, share in zip(self.cross_, self.indicator_mean_, strict=True):
             row[:] = row - users * share * self.mean_
         self.order_ = self._question_order(counts[self.items_], users)
@@ -308,6 +307,20 @@ def simulate(
             if item is not None:
                 answers[item] = int(reply_of.get(item, UNKNOWN))
     return {count: _lists(scores[count], answers_after[count], k) for count in counts}
+
+
+def _dense_product(a: csr_array, b: csr_array) -> np.ndarray:
+    """Return the product of two sparse matrices of float32 as a dense array, float32[m, n].
+
+    This is not the compiled product of ``recsys.linalg``. A server fits in a thread beside the one
+    that scores, and not every threading layer of Numba lets two threads run parallel loops at a time.
+    """
+    result = np.empty((a.shape[0], b.shape[1]), dtype=np.float32)
+    # By blocks, because a sparse product with few zeros needs three times the memory of a dense one.
+    for start in range(0, len(result), 32):
+        rows = slice(start, start + 32)
+        (a[rows] @ b).toarray(out=result[rows])
+    return result
 
 
 def _column_means(matrix: csr_array, rows: int) -> np.ndarray:

@@ -392,7 +392,7 @@ class ServedModel:
             InputError: an answer is about an item that is not asked about, or the catalogue is too
                 large for onboarding.
         """
-        model = self._fitted_onboarding()
+        model = self.prepare_onboarding()
         answers: Answers = {}
         for answer in request.answers:
             row = self.item_row(answer.item)
@@ -408,13 +408,26 @@ class ServedModel:
             "items": self._listed_items(model.recommend(answers, request.k), request),
         }
 
-    def _fitted_onboarding(self) -> Onboarding:
-        """Return the onboarding of this bundle, fitted at the first call."""
-        if self._onboarding is None:
-            if 8 * Onboarding().candidates * len(self.item_ids) > ONBOARDING_BYTES:
-                raise InputError("onboarding is not available: this bundle has too many items for its tables.")
-            history, least_like = restore_values(self.saved.history, self.saved.config, None, lambda sentence: None)
-            self._onboarding = Onboarding(like=least_like).fit(history)
+    @property
+    def can_onboard(self) -> bool:
+        """Whether :meth:`prepare_onboarding` was called."""
+        return self._onboarding is not None
+
+    def prepare_onboarding(self) -> Onboarding:
+        """Return the fitted onboarding of this bundle. The first call fits it.
+
+        It takes seconds for a large log, and no compiled parallel code. So a server calls it in a thread
+        of its own, beside the scoring thread.
+
+        Raises:
+            InputError: the catalogue is too large for onboarding.
+        """
+        if self._onboarding is not None:
+            return self._onboarding
+        if 8 * Onboarding().candidates * len(self.item_ids) > ONBOARDING_BYTES:
+            raise InputError("onboarding is not available: this bundle has too many items for its tables.")
+        history, least_like = restore_values(self.saved.history, self.saved.config, None, lambda sentence: None)
+        self._onboarding = Onboarding(like=least_like).fit(history)
         return self._onboarding
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import secrets
 import time
@@ -15,7 +16,7 @@ from typing import Any, TypeVar
 import numba
 from threadpoolctl import threadpool_limits
 
-from recsys.errors import RecsysError
+from recsys.errors import InputError, RecsysError
 from recsys.evaluation.agreement.measures import agree
 from recsys.logging import logger
 from recsys.saved.pointer import follow_pointer
@@ -102,6 +103,8 @@ class Service:
         # A search looks at every id, and runs no compiled code. Lists must not wait for it.
         self._searching = ThreadPoolExecutor(1, "searching")
         self._loading = ThreadPoolExecutor(1, "loading", initializer=_use_one_core)
+        # The first question to a new user needs a fit over the whole log. Lists must not wait for it.
+        self._fitting = ThreadPoolExecutor(1, "fitting", initializer=_use_one_core)
         self._reload_lock = asyncio.Lock()
         self._impressions: list[dict[str, Any]] = []
         self._flush_is_planned = False
@@ -115,6 +118,7 @@ class Service:
         self._reading.shutdown(wait=True, cancel_futures=True)
         self._searching.shutdown(wait=True, cancel_futures=True)
         self._loading.shutdown(wait=True, cancel_futures=True)
+        self._fitting.shutdown(wait=True, cancel_futures=True)
         if self.store is not None:
             self.store.close()
 
@@ -127,8 +131,9 @@ class Service:
     async def reload(self, names: Iterable[str] | None = None) -> None:
         """Open newer bundles beside the served ones, and swap each in between two requests.
 
-        A bundle is read and checked in a thread of its own, and warmed in the scoring thread. If
-        anything of this fails, the served one goes on, and ``/ready`` and the log say why.
+        A bundle is read and checked in a thread of its own, and warmed in the scoring thread. Where
+        new users were asked questions, it is prepared for that too. If anything of this fails, the
+        served one goes on, and ``/ready`` and the log say why.
 
         Args:
             names: which ones to look at. None: all.
@@ -142,6 +147,10 @@ class Service:
                         self.registry.refuse(name, "")
                         continue
                     await self._score(model.warm)
+                    if self.registry.model(name).can_onboard:
+                        # A bundle that is too large for questions still has lists.
+                        with contextlib.suppress(InputError):
+                            await loop.run_in_executor(self._fitting, model.prepare_onboarding)
                 except Exception as error:
                     self.registry.refuse(name, _reason(error, self.registry.paths[name]))
                     self.metrics.refused_reloads += 1
@@ -339,6 +348,8 @@ class Service:
         """
         request: OnboardRequest = call.body or OnboardRequest(model=call.query.model)
         model = self.registry.model(request.model)
+        if not model.can_onboard:
+            await asyncio.get_running_loop().run_in_executor(self._fitting, model.prepare_onboarding)
         answer = await self._score(model.onboard, request)
         return answer | {"request_id": call.request_id}  # type: ignore[return-value]
 

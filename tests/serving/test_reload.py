@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 import signal
+import threading
 
 import pytest
 from serving_process import ServerProcess
@@ -109,6 +110,52 @@ def test_a_bundle_that_opens_and_cannot_answer_is_refused(pointed, bundles, tmp_
     assert "no answer" not in served(pointed)["refused"]
 
 
+def test_lists_do_not_wait_for_the_first_question(pointed, monkeypatch):
+    from recsys.models.onboarding import Onboarding
+
+    fit = Onboarding.fit
+    began, release = threading.Event(), threading.Event()
+
+    def fit_slowly(self, train):
+        began.set()
+        release.wait(30)
+        return fit(self, train)
+
+    monkeypatch.setattr(Onboarding, "fit", fit_slowly)
+
+    async def ask():
+        question = asyncio.create_task(pointed.acall("GET", "/onboard"))
+        await asyncio.get_running_loop().run_in_executor(None, began.wait, 30)
+        try:
+            answer = await asyncio.wait_for(pointed.acall("GET", "/recommend", query={"user": "u0001"}), 5)
+            return answer, question.done()
+        finally:
+            release.set()
+            assert (await question).json["question"]
+
+    answer, question_came_first = asyncio.run(ask())
+    assert (answer.status, question_came_first) == (200, False)
+
+
+def test_a_newer_bundle_is_ready_for_questions_where_new_users_were_asked(pointed, bundles, tmp_path, monkeypatch):
+    from recsys.models.onboarding import Onboarding
+    from recsys.serving import served_model
+
+    assert pointed.get("/onboard").json["question"]
+    write_pointer(tmp_path / "current", bundles["hybrid"])
+    asyncio.run(pointed.service.reload())
+    fit = Onboarding.fit
+    monkeypatch.setattr(Onboarding, "fit", lambda self, train: pytest.fail("fitted when the question came"))
+    assert pointed.get("/onboard").json["question"]
+    # A bundle that is too large for questions is served all the same.
+    monkeypatch.setattr(Onboarding, "fit", fit)
+    monkeypatch.setattr(served_model, "ONBOARDING_BYTES", 1)
+    write_pointer(tmp_path / "current", bundles["als"])
+    asyncio.run(pointed.service.reload())
+    assert (served(pointed)["kind"], served(pointed)["refused"]) == ("als", "")
+    assert "too many items" in pointed.get("/onboard").json["detail"]
+
+
 def test_a_bundle_that_is_written_again_to_its_folder_is_taken(pointed, bundles, tmp_path):
     shutil.copytree(bundles["als"], tmp_path / "next")
     write_pointer(tmp_path / "current", tmp_path / "next")
@@ -160,6 +207,36 @@ def test_bundles_are_named_by_their_folder_or_by_the_user(tmp_path):
     assert paths == {"a": tmp_path / "a", "shop": tmp_path / "b", "x=y": tmp_path / "x=y"}
     with pytest.raises(ConfigError, match="two bundles are named 'a'"):
         parse_paths([str(tmp_path / "a"), f"a={tmp_path}/b"])
+
+
+def test_the_demo_ends_in_a_server_with_its_bundle(bundles, tmp_path, monkeypatch, capsys):
+    from recsys.cli import demo
+    from recsys.data import synthetic
+    from recsys.serving import server
+    from recsys.serving.requests import ListRequest
+
+    film_world = synthetic.film_world
+    answers = []
+
+    def answer_once(application, service, listener, report_start):
+        report_start()
+        answers.append(service.registry.model("demo").recommend(ListRequest(user="u0001")))
+        listener.close()
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(synthetic, "film_world", lambda: film_world(users=20, items=20, events=200, seed=1))
+    monkeypatch.setattr(demo, "run", lambda config: shutil.copytree(bundles["als"].parent / "run", "runs/demo"))
+    monkeypatch.setattr(server, "serve", answer_once)
+    monkeypatch.setattr("recsys.cli.serve.print_log", lambda: None)
+    monkeypatch.setattr("signal.signal", lambda number, handler: None)
+    assert run_verb(["demo", "--serve", "--port", "0"]) == 0
+    assert "serving at http://127.0.0.1:" in capsys.readouterr().err
+    assert len(answers[0]["items"]) == 10
+    with server.bind("127.0.0.1", 0) as taken:
+        assert run_verb(["demo", "--serve", "--port", str(taken.getsockname()[1])]) == 2
+    said = capsys.readouterr().err
+    assert "cannot listen" in said
+    assert "making a world" not in said
 
 
 @pytest.mark.subprocess
