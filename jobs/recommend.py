@@ -2,9 +2,9 @@
 
     spark-submit jobs/recommend.py runs/als_demo --out lists.parquet -k 20 --users users.csv --rules rules.toml
 
-RUN is a run folder of either engine, or a bundle: any model can be listed, also one that was fitted without Spark.
-USERS is a table with a column user_id. If the fallback of the run is by segment, columns with the names of the
-segments (country, say) give the segment of users that the run does not know. LATE has events (user_id,
+RUN is a run folder of either engine, or a bundle, by path or URI: any model can be listed, also one that was fitted
+without Spark. USERS is a table with a column user_id. If the fallback of the run is by segment, columns with the names
+of the segments (country, say) give the segment of users that the run does not know. LATE has events (user_id,
 item_id[, value, timestamp]) that came after the run, or of users whom the run does not know: they are added to the
 histories. Tables are Parquet, or CSV when the name ends in .csv, at any URI that Spark reads.
 """
@@ -58,6 +58,8 @@ def work(options: argparse.Namespace) -> None:
     from recsys.spark.session import session
     from recsys.spark.table_files import read_table, require_new_table, write_table
 
+    # A run may be where only Spark has the right to read.
+    spark = session(SparkSettings())
     config = config_of(options.run)
     request = ListRequest(
         options.k,
@@ -66,7 +68,6 @@ def work(options: argparse.Namespace) -> None:
         fallback=not options.no_fallback,
         memory_mb=options.memory_mb,
     )
-    spark = session(SparkSettings())
     require_new_table(spark, options.out)
     saved = open_on_spark(spark, options.run, options.model, own_models=options.own_models)
     if options.model is None:

@@ -278,7 +278,9 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    out: str = Field("runs/run", description="run folder; it is replaced as a whole when a new run succeeds")
+    out: str = Field(
+        "runs/run", description="run folder, on Spark also a URI; it is replaced as a whole when a new run succeeds"
+    )
     engine: Literal["local", "spark"] = Field(
         "local",
         description="where to run: in this process or on Spark; unset: `recsys run` decides as `recsys route` does",

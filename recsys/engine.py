@@ -124,6 +124,15 @@ class Engine(ABC):
             self.rules = load(config.recommend.rules)
 
     @contextmanager
+    def started(self, meter: Meter) -> Iterator[None]:
+        """Start what the run folder needs before it is made. Nothing on the engines of this process.
+
+        Args:
+            meter: measures the time and memory of the start.
+        """
+        yield
+
+    @contextmanager
     def open(self, folder: RunFolder, meter: Meter, progress: Progress | None = None) -> Iterator[None]:
         """Store the folder, the meter and the progress function that all steps of one run use.
 
@@ -225,7 +234,7 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def pool_folds(self, folders: list[Path]) -> dict[str, Any]:
+    def pool_folds(self, folders: list[RunFolder]) -> dict[str, Any]:
         """Average the values of each user over the folds of a backtest, and summarise them.
 
         A rolling backtest tests on several windows of time; each window is a fold. The averages are

@@ -15,6 +15,7 @@ from recsys.config import Config, SettingsError, load_config, require_toml
 from recsys.data.splitting.strategies import ByTime, to_iso
 from recsys.engine import Engine, Progress
 from recsys.errors import ConfigError, InputError, MissingExtra
+from recsys.locations import Location, is_remote
 from recsys.meter import Meter
 from recsys.parameters import is_class_path
 from recsys.runfolder import RunFolder
@@ -50,6 +51,7 @@ def run(
     started = datetime.now(UTC)
     with (
         Meter() as meter,
+        engine.started(meter),
         RunFolder.writing(config.out, "run", config.sources) as folder,
         engine.open(folder, meter, progress),
     ):
@@ -70,11 +72,11 @@ def run(
         with meter.hop("summarise"):
             metrics = engine.summarise()
         if engine.fold_starts:
-            folds = run_folds(config, engine.fold_starts, folder, meter, progress)
+            fold_folders = [fold_folder(folder, number) for number in range(1, len(engine.fold_starts))]
+            folds = run_folds(config, engine.fold_starts, fold_folders, meter, progress)
             folder.write_json(run_files.BACKTEST, {"folds": [*folds, describe_fold(folder, metrics)]})
             with meter.hop("pool folds"):
-                fold_folders = [fold_folder(folder, number) for number in range(1, len(folds) + 1)]
-                metrics["backtest"] = engine.pool_folds([*fold_folders, folder.path])
+                metrics["backtest"] = engine.pool_folds([*fold_folders, folder])
             folder.write_json(run_files.METRICS, metrics)
             remove_folds(folder)
         folder.write_text(run_files.CONFIG, config.to_toml())
@@ -84,7 +86,7 @@ def run(
 
 
 def run_folds(
-    config: Config, starts: list[float], folder: RunFolder, meter: Meter, progress: Progress | None
+    config: Config, starts: list[float], folders: list[RunFolder], meter: Meter, progress: Progress | None
 ) -> list[dict[str, Any]]:
     """Repeat a run on the earlier windows of a rolling backtest, and return a summary of each.
 
@@ -96,8 +98,7 @@ def run_folds(
             candidates.
         starts: the start of the test part of each fold in seconds since 1970, earliest first. The
             last fold is the run itself, so it is not repeated.
-        folder: the folder of the run. The folds are written inside it (:func:`fold_folder`), until
-            :func:`remove_folds` removes them.
+        folders: the empty folder of each fold (:func:`fold_folder`).
         meter: measures the time and memory of each fold.
         progress: as in :func:`run`.
 
@@ -107,25 +108,28 @@ def run_folds(
     folds = []
     lists = config.recommend.model_copy(update={"everyone": False})
     judging = config.judge.model_copy(update={"sampled": None})
-    for number, (start, end) in enumerate(pairwise(starts), start=1):
+    windows = zip(pairwise(starts), folders, strict=True)
+    for number, ((start, end), folder) in enumerate(windows, start=1):
         window = ByTime(at=start, until=end)
         fold_config = config.model_copy(update={"split": window, "recommend": lists, "judge": judging})
         try:
             with meter.hop(f"fold {number}"):
-                folds.append(run_fold(fold_config, fold_folder(folder, number), progress))
+                folds.append(run_fold(fold_config, folder, progress))
         except (InputError, ConfigError) as error:
             raise type(error)(f"fold {number} of {len(starts)}, from {to_iso(start)}: {error}") from error
     return folds
 
 
-def fold_folder(folder: RunFolder, number: int) -> Path:
-    """Return the path of the folder in which an earlier fold of a run is written.
+def fold_folder(folder: RunFolder, number: int) -> RunFolder:
+    """Make and return the folder in which an earlier fold of a run is written.
+
+    It is inside the folder of the run, until :func:`remove_folds` removes it.
 
     Args:
         folder: the folder of the run.
         number: the number of the fold, from 1.
     """
-    return folder.path / run_files.FOLDS_SCRATCH / str(number)
+    return folder.subfolder(f"{run_files.FOLDS_SCRATCH}/{number}")
 
 
 def remove_folds(folder: RunFolder) -> None:
@@ -137,18 +141,16 @@ def remove_folds(folder: RunFolder) -> None:
         scratch.parent.rmdir()
 
 
-def run_fold(config: Config, path: Path, progress: Progress | None) -> dict[str, Any]:
+def run_fold(config: Config, folder: RunFolder, progress: Progress | None) -> dict[str, Any]:
     """Run the config of one fold, and return its summary, the result of :func:`describe_fold`.
 
     Args:
         config: the config of the fold.
-        path: the folder to write to. It must not exist.
+        folder: the folder to write to, which is empty.
         progress: as in :func:`run`.
     """
-    path.mkdir(parents=True)
-    folder = RunFolder(path)
     engine = make_engine(config)
-    with Meter() as meter, engine.open(folder, meter, progress):
+    with Meter() as meter, engine.started(meter), engine.open(folder, meter, progress):
         engine.read_events()
         engine.split_events()
         for name in engine.model_names:
@@ -183,7 +185,7 @@ def describe_fold(folder: RunFolder, metrics: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def load_report_writer() -> Callable[[RunFolder], Path]:
+def load_report_writer() -> Callable[[RunFolder], Location]:
     """Import and return the function that writes the report.
 
     Raises:
@@ -214,7 +216,9 @@ def require_feasible(config: Config) -> None:
 
         for class_path in class_paths:
             own_model_class(class_path)
-    RunFolder.require_writable(config.out, "run", config.sources)
+    # A URI is checked when Spark has started, because only Spark may have the right to read it.
+    if config.engine != "spark" or not is_remote(config.out):
+        RunFolder.require_writable(config.out, "run", config.sources)
 
 
 @contextmanager

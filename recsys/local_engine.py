@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -255,7 +254,7 @@ class LocalEngine(Engine):
             self.folder.write_json(run_files.SAMPLED, sampled)
         return metrics
 
-    def pool_folds(self, folders: list[Path]) -> dict[str, Any]:
+    def pool_folds(self, folders: list[RunFolder]) -> dict[str, Any]:
         """Average the values of each user over the folds of a backtest, and summarise them.
 
         The averages are written to backtest_per_user.parquet. The result is that of
@@ -266,7 +265,7 @@ class LocalEngine(Engine):
         """
         judging = self.config.judge
         columns = [pooling.MODEL, USER, *judging.metrics]
-        tables = [RunFolder(folder).read_table(run_files.PER_USER, columns) for folder in folders]
+        tables = [folder.read_table(run_files.PER_USER, columns) for folder in folders]
         pooled = pooling.pool_folds(tables, judging.metrics)
         self.folder.write_table(run_files.POOLED_PER_USER, pooled)
         layout = pooling.pooled_layout(self.model_names, judging)

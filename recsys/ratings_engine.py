@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,6 +39,7 @@ from recsys.local_engine import read_tables_of_run
 from recsys.models.ratings.stack import keep_entries
 from recsys.parameters import build_each
 from recsys.rating_model import RatingModel, predict_ratings
+from recsys.runfolder import RunFolder
 from recsys.schema import FOLD, ITEM, SCORE, SOURCE, SPREAD, TIME, USER
 from recsys.types import IdMap, Interactions, Split
 
@@ -232,7 +232,7 @@ class RatingsEngine(Engine):
         self.folder.write_json(run_files.METRICS, metrics)
         return metrics
 
-    def pool_folds(self, folders: list[Path]) -> dict[str, Any]:
+    def pool_folds(self, folders: list[RunFolder]) -> dict[str, Any]:
         """Raise NotImplementedError, because a run of this engine has no rolling backtest."""
         raise NotImplementedError
 

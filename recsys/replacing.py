@@ -31,7 +31,7 @@ from recsys import run_files
 from recsys.atomic_writing import SCRATCH_NAME
 from recsys.errors import InputError, RunFolderError
 from recsys.fingerprint import fingerprint
-from recsys.locations import local_paths
+from recsys.locations import Location, Uri, local_paths, parse_location
 from recsys.run_files import MANIFEST, SUCCESS
 
 Kind = Literal["run", "bundle"]
@@ -101,7 +101,7 @@ _BUNDLE_FILES = (
     r"model/(.+/)?(model\.json|\w+_\.np[yz])",
 )
 # What Spark leaves behind when it is killed while it writes.
-_UNFINISHED_FILES = (r"\.work/.*", r".+\.parquet/_temporary/.*")
+_UNFINISHED_FILES = (r"\.work/.*", r".+\.parquet/(_temporary|__magic[^/]*)/.*")
 
 _WORLD_FILES = re.compile(rf"(events|items|users)\.(csv|parquet)|{re.escape(run_files.WORLD_CARD)}")
 
@@ -112,18 +112,21 @@ _FILES = {
 }
 
 
-def resolve_target(target: str | Path) -> Path:
+def resolve_target(target: str | Location) -> Path:
     """Return the absolute path of a new folder, with all symbolic links followed.
 
     The folder itself need not exist.
 
     Raises:
-        RunFolderError: ``target`` is a URI, cannot be the name of a folder, or contains a symbolic
+        RunFolderError: ``target`` is on another file system, cannot be the name of a folder, or contains a symbolic
             link to a path that does not exist.
     """
-    if _is_uri(target):
-        raise RunFolderError(f"{target}: this is a URI, but a folder is written to a path on a disk. Choose a path.")
-    target = Path(target)
+    target = parse_location(target)
+    if isinstance(target, Uri) or _is_uri(target):
+        raise RunFolderError(
+            f"{target}: this is a URI, but a folder is written to a path on a disk. Choose a path; only a run with"
+            ' engine = "spark" is written to a URI.'
+        )
     if problem := _problem_of_name(target):
         raise RunFolderError(f"{str(target)!r}: the name of a folder {problem}. Choose another folder.")
     for path in (target, *target.parents):
@@ -158,7 +161,7 @@ def _problem_of_name(path: Path) -> str | None:
     return None
 
 
-def require_replaceable(target: Path, kind: Kind, sources: Iterable[str | Path] = ()) -> None:
+def require_replaceable(target: Path, kind: Kind, sources: Iterable[str | Location] = ()) -> None:
     """Check that a new run or bundle may be written at ``target``.
 
     It may if ``target`` does not exist, is an empty folder, or is an older folder of the same kind
@@ -198,7 +201,7 @@ def _require_outside(target: Path, advice: str) -> None:
             )
 
 
-def _require_older(target: Path, kind: Kind, sources: Iterable[str | Path]) -> None:
+def _require_older(target: Path, kind: Kind, sources: Iterable[str | Location]) -> None:
     """Check that a folder is an older run or bundle of this kind, and has nothing else in it."""
     actual_kind = kind_of(target)
     if actual_kind is None:
@@ -289,9 +292,18 @@ def foreign_files(folder: Path, kind: Literal["run", "bundle", "unfinished"]) ->
         links = [name for name in folders if Path(parent, name).is_symlink()]
         for name in (*files, *links):
             path = (relative / name).as_posix()
-            if not SCRATCH_NAME.fullmatch(name) and not _FILES[kind].fullmatch(path):
+            if not SCRATCH_NAME.fullmatch(name) and not is_name_in(kind, path):
                 foreign.append(path)
     return sorted(foreign)
+
+
+def is_name_in(kind: Literal["run", "bundle", "unfinished"], name: str) -> bool:
+    """Return whether recsys writes a file of this name, relative to the folder, in such a folder.
+
+    Args:
+        kind: as in :func:`foreign_files`.
+    """
+    return _FILES[kind].fullmatch(name) is not None
 
 
 def is_unfinished(folder: Path) -> bool:

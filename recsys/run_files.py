@@ -6,6 +6,11 @@ Both engines write these names. All code that reads such a folder takes the name
 SUCCESS = "_SUCCESS"
 MANIFEST = "manifest.json"
 CONFIG = "config.toml"
+WORK = ".work"
+"""The folder of tables that a run reads again. It is removed at the end of the run."""
+
+CURRENT = "current.json"
+"""The file that names the current version of a run on another file system."""
 
 # What was read, and how it was split.
 REFUSED_ROWS = "refused.csv"

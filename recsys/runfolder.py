@@ -4,6 +4,9 @@ A run is written to a scratch folder beside its target (:mod:`recsys.atomic_writ
 complete, ``_SUCCESS`` is written as the last file, and the folder is moved to the target. So an
 interrupted run leaves the previous run unchanged, and never a folder that looks complete. A folder
 without ``_SUCCESS`` is not read.
+
+A run of the Spark engine may also be at a URI (:mod:`recsys.run_versions`). Its files are copied to
+this machine when they are first needed.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import math
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,9 +35,10 @@ import pyarrow.dataset as ds
 from recsys.atomic_writing import NO_SPACE, new_file, new_folder, scratch_folder, write_text, write_texts
 from recsys.errors import RunFolderError
 from recsys.fingerprint import fingerprint
-from recsys.locations import is_remote, local_path
+from recsys.locations import Location, Uri, is_remote, local_path, parse_location
 from recsys.replacing import KIND, MANIFEST_KEYS, Kind, is_unfinished, require_replaceable, resolve_target
-from recsys.run_files import MANIFEST, SUCCESS
+from recsys.run_files import MANIFEST, SUCCESS, WORK
+from recsys.run_versions import Version, new_version, open_version
 
 PACKAGES = ("numpy", "scipy", "pandas", "pyarrow", "numba", "scikit-learn", "implicit", "pyspark")
 """The packages whose versions the manifest of a run has, if they are installed."""
@@ -48,24 +53,37 @@ class RunFolder:
     Names of files are relative to this folder. :mod:`recsys.run_files` has them.
 
     Attributes:
-        path: the folder. While a run is written, it is a scratch folder.
+        path: the folder. While a run is written, it is a scratch folder. Of a run at a URI it has
+            only those files that were copied to this machine or are written by this process.
         name: the name of the folder when the run is complete.
+        version: for a run at a URI, where its files are. None for a folder of this machine.
+        location: the path or URI of the run, for messages.
     """
 
-    def __init__(self, path: Path, name: str | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        name: str | None = None,
+        version: Version | None = None,
+        location: Location | None = None,
+    ) -> None:
         self.path = path
         self.name = name or path.resolve().name
+        self.version = version
+        self.location: Location = location or path
 
     @classmethod
     @contextmanager
-    def writing(cls, target: str | Path, kind: Kind = "run", sources: Iterable[str | Path] = ()) -> Iterator[RunFolder]:
+    def writing(
+        cls, target: str | Location, kind: Kind = "run", sources: Iterable[str | Location] = ()
+    ) -> Iterator[RunFolder]:
         """Yield an empty run folder to fill, and move it to ``target`` at the end of the block.
 
         If the block raises an exception, the new folder is removed and ``target`` stays as it is.
 
         Args:
             target: where the folder will be. An existing folder is replaced as a whole, but only if
-                it is of the same kind.
+                it is of the same kind. A run may be at a URI; a Spark session must be running then.
             kind: the kind of the new folder, "run" or "bundle".
             sources: files and folders from which the new folder is made. A target that contains one
                 of them is not replaced.
@@ -75,6 +93,11 @@ class RunFolder:
                 (:mod:`recsys.replacing`).
         """
         with _write_errors_explained(target, kind):
+            if kind == "run" and is_remote(target):
+                uri = Uri(str(target))
+                with new_version(uri, sources) as (scratch, folder):
+                    yield cls(scratch, uri.name, Version(folder), uri)
+                return
             final = resolve_target(target)
             check = partial(require_replaceable, kind=kind, sources=list(sources))
             with new_folder(final, check, is_unfinished) as part:
@@ -82,7 +105,9 @@ class RunFolder:
                 (part / SUCCESS).touch()
 
     @classmethod
-    def require_writable(cls, target: str | Path, kind: Kind = "run", sources: Iterable[str | Path] = ()) -> None:
+    def require_writable(
+        cls, target: str | Location, kind: Kind = "run", sources: Iterable[str | Location] = ()
+    ) -> None:
         """Check that :meth:`writing` will be possible, before work that may take hours.
 
         The arguments are those of :meth:`writing`.
@@ -97,18 +122,64 @@ class RunFolder:
                 pass
 
     @classmethod
-    def open(cls, path: str | Path) -> RunFolder:
+    def open(cls, path: str | Location) -> RunFolder:
         """Return a complete run folder for reading.
+
+        Args:
+            path: a path, or the URI of a run on another file system.
 
         Raises:
             RunFolderError: there is no such folder, or it has no file ``_SUCCESS``.
         """
-        path = Path(path)
+        path = parse_location(path)
+        if isinstance(path, Uri):
+            version = open_version(path)
+            return cls(version.mirror, path.name, version, path)
         if not path.is_dir():
             raise RunFolderError(f"{path}: no such run folder. `recsys run CONFIG` makes one.")
         if not (path / SUCCESS).exists():
             raise RunFolderError(f"{path}: not a whole run (no {SUCCESS}): it is another folder, or was cut short.")
         return cls(path)
+
+    def has(self, name: str) -> bool:
+        """Return whether the folder has a file or a folder of this name."""
+        return (self.path / name).exists() or (self.version is not None and self.version.has(name))
+
+    def local(self, name: str) -> Path:
+        """Return the path on this machine of a file or folder of the run, for reading.
+
+        Of a run at a URI it is first copied to this machine. The path does not exist if the run has
+        no such file.
+
+        Raises:
+            RunFolderError: a file cannot be copied.
+        """
+        path = self.path / name
+        if self.version is None or (path.exists() and self.version.mirror != self.path):
+            return path
+        with damage_explained(self.location):
+            return self.version.fetch(name)
+
+    def uri_of(self, name: str) -> Location:
+        """Return where a table of the run is, for Spark: an absolute path, or a URI."""
+        if self.version is None:
+            return self.path.resolve() / name
+        return self.version.folder.uri / name
+
+    def subfolder(self, name: str) -> RunFolder:
+        """Return a new folder inside this one, for the files of a fold, and make it."""
+        path = self.path / name
+        path.mkdir(parents=True)
+        version = None
+        if self.version is not None:
+            version = Version(self.version.folder.subfolder(name))
+        return RunFolder(path, version=version, location=self.location)
+
+    def remove_work(self) -> None:
+        """Remove the folder of tables that only the run itself reads."""
+        shutil.rmtree(self.path / WORK, ignore_errors=True)
+        if self.version is not None:
+            self.version.folder.remove(WORK)
 
     def write_text(self, name: str, text: str) -> None:
         """Write ``text`` as UTF-8 to the file ``name`` of this folder.
@@ -131,6 +202,8 @@ class RunFolder:
         """Write several files that belong together, as :func:`recsys.atomic_writing.write_texts`
         does.
 
+        In a complete run at a URI, one file after the other is replaced.
+
         Args:
             texts: file name -> text. At least one file.
             obsolete: the names of old files that are removed.
@@ -139,9 +212,15 @@ class RunFolder:
             RunFolderError: a file cannot be written. All files are then as they were.
         """
         try:
-            write_texts(self.path, texts, obsolete)
+            if self.version is None or self.version.files is None:
+                write_texts(self.path, texts, obsolete)
+                return
+            for name, text in texts.items():
+                self.version.folder.write_text(name, text)
+            for name in obsolete:
+                self.version.folder.remove(name)
         except OSError as error:
-            raise RunFolderError(f"{self.path}: cannot be written: {error}. Free some space.") from error
+            raise RunFolderError(f"{self.location}: cannot be written: {error}. Free some space.") from error
 
     def write_json(self, name: str, value: Any) -> None:
         """Write ``value`` as JSON to the file ``name``, as :meth:`write_text` does.
@@ -180,7 +259,7 @@ class RunFolder:
             RunFolderError: the file is missing or damaged.
         """
         with self._read_errors_explained(name):
-            return json.loads((self.path / name).read_text(encoding="utf-8"))
+            return json.loads(self.local(name).read_text(encoding="utf-8"))
 
     def read_object(self, name: str, **types: type) -> dict[str, Any]:
         """Return the JSON object in the file ``name`` as a dict, after checking some of its keys.
@@ -194,11 +273,11 @@ class RunFolder:
         """
         value = self.read_json(name)
         if not isinstance(value, dict):
-            raise RunFolderError(f"{self.path / name}: damaged: it should be a JSON object. Run it again.")
+            raise RunFolderError(f"{self._describe(name)}: damaged: it should be a JSON object. Run it again.")
         for key, expected in types.items():
             if not isinstance(value.get(key), expected):
                 raise RunFolderError(
-                    f"{self.path / name}: damaged: {key} should be of type {expected.__name__}. Run it again."
+                    f"{self._describe(name)}: damaged: {key} should be of type {expected.__name__}. Run it again."
                 )
         return value
 
@@ -211,7 +290,7 @@ class RunFolder:
         manifest = self.read_object(MANIFEST)
         missing = sorted(MANIFEST_KEYS - manifest.keys())
         if missing:
-            raise RunFolderError(f"{self.path / MANIFEST}: damaged: it has no {missing[0]}. Run it again.")
+            raise RunFolderError(f"{self._describe(MANIFEST)}: damaged: it has no {missing[0]}. Run it again.")
         return manifest
 
     def read_table(
@@ -230,15 +309,19 @@ class RunFolder:
         """
         with self._read_errors_explained(name):
             if columns is None and row_filter is None:
-                return pd.read_parquet(self.path / name)
-            return ds.dataset(self.path / name).to_table(columns=columns, filter=row_filter).to_pandas()
+                return pd.read_parquet(self.local(name))
+            return ds.dataset(self.local(name)).to_table(columns=columns, filter=row_filter).to_pandas()
+
+    def _describe(self, name: str) -> Location:
+        """Return the path or URI of a file, for messages."""
+        return self.location / name
 
     @contextmanager
     def _read_errors_explained(self, name: str) -> Iterator[None]:
         try:
             yield
         except (*DAMAGE, OSError) as error:
-            raise RunFolderError(f"{self.path / name}: cannot be read: {error}. Run it again.") from error
+            raise RunFolderError(f"{self._describe(name)}: cannot be read: {error}. Run it again.") from error
 
     def write_manifest(self, *, seed: int, inputs: list[str], hops: list[dict[str, Any]], started: datetime) -> None:
         """Write the manifest, which says how to repeat the run, as ``manifest.json``.
@@ -326,7 +409,7 @@ def to_plain_json(value: Any) -> Any:
 
 
 @contextmanager
-def damage_explained(folder: str | Path) -> Iterator[None]:
+def damage_explained(folder: str | Location) -> Iterator[None]:
     """Convert an error that a damaged file causes in the block into a RunFolderError that names the
     folder.
 
@@ -346,7 +429,7 @@ def damage_explained(folder: str | Path) -> Iterator[None]:
 
 
 @contextmanager
-def _write_errors_explained(target: str | Path, kind: str) -> Iterator[None]:
+def _write_errors_explained(target: str | Location, kind: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -26,6 +26,8 @@ FLOOR |= dict.fromkeys(
         "replacing",
         "run_files",
         "runfolder",
+        "run_versions",
+        "storage",
         "engine",
         "meter",
         "java",

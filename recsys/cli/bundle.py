@@ -9,12 +9,12 @@ import typer
 
 from recsys.cli.application import DEPLOYMENT, app
 from recsys.cli.console import log
-from recsys.cli.options import ModelName, OwnModels
+from recsys.cli.options import ModelName, OwnModels, run_argument
 
 
 @app.command(rich_help_panel=DEPLOYMENT)
 def bundle(
-    run: Annotated[Path, typer.Argument(help="A run folder of either engine.")],
+    run: Annotated[Path, run_argument("A run folder of either engine: a path or a URI.")],
     out: Annotated[Path, typer.Argument(help="The folder of the bundle; an older bundle there is replaced.")],
     model: ModelName = None,
     publish: Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,9 +14,10 @@ from rich.table import Table
 from recsys import run_files
 from recsys.cli.application import DECISIONS, app
 from recsys.cli.console import log, out
-from recsys.cli.options import Json, require_finite
+from recsys.cli.options import Json, require_finite, run_argument
 from recsys.cli.rating_runs import are_rating_runs, compare_rating_runs
 from recsys.errors import ConfigError, GateFired, suggest_nearest
+from recsys.locations import Location, Uri
 from recsys.runfolder import RunFolder, damage_explained, to_plain_json
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ class Candidate:
 def compare(
     runs: Annotated[
         list[Path],
-        typer.Argument(help="Run folders, or tables of lists; the others are compared with the first."),
+        run_argument("Run folders, by path or URI, or tables of lists; the others are compared with the first."),
     ],
     model: Annotated[
         str | None,
@@ -221,7 +223,7 @@ def choose_in_run(metrics: dict[str, Any], guards: dict[str, dict[str, float]]) 
     return ModelChoice(pick.name, pick.outcome == "better" and not broken, reasons)
 
 
-def read_run_folders(runs: list[Path], model: str | None) -> list[Candidate]:
+def read_run_folders(runs: Sequence[Location], model: str | None) -> list[Candidate]:
     """Return the candidates of one run or of several runs.
 
     For one run they are all of its models, under their names. For several runs they are one model
@@ -240,7 +242,7 @@ def read_run_folders(runs: list[Path], model: str | None) -> list[Candidate]:
     from recsys.evaluation.testing.pick import pick_model
 
     for run in runs:
-        if run.is_file() or run.suffix in TABLE_SUFFIXES:
+        if not isinstance(run, Uri) and (run.is_file() or run.suffix in TABLE_SUFFIXES):
             raise ConfigError(f"{run}: a table, not a run folder. Name what the users chose with --truth FILE.")
     if len(runs) == 1:
         if model:
@@ -303,7 +305,7 @@ def read_pooled(folder: RunFolder) -> dict[str, Evaluation]:
     """Return model -> its evaluation over all folds; empty for a run without a backtest."""
     from recsys.evaluation.testing.compare import read_run
 
-    if not (folder.path / run_files.POOLED_PER_USER).exists():
+    if not folder.has(run_files.POOLED_PER_USER):
         return {}
     return read_run(folder, run_files.POOLED_PER_USER)
 
@@ -395,7 +397,7 @@ def with_ranks(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(rank=ranks)
 
 
-def short_labels(paths: list[Path]) -> list[str]:
+def short_labels(paths: Sequence[Location]) -> list[str]:
     """Return one label per path: the names of the folders, and of the files without suffix.
 
     If two names are equal, all labels are the whole paths.
@@ -403,11 +405,16 @@ def short_labels(paths: list[Path]) -> list[str]:
     Raises:
         ConfigError: a path occurs twice.
     """
-    short = [path.resolve().stem if path.is_file() else path.resolve().name for path in paths]
+    short = [path.name if isinstance(path, Uri) else _short_label(path) for path in paths]
     for labels in (short, [str(path) for path in paths]):
         if len(set(labels)) == len(labels):
             return labels
     raise ConfigError("the same run is named twice. Name different runs.")
+
+
+def _short_label(path: Path) -> str:
+    path = path.resolve()
+    return path.stem if path.is_file() else path.name
 
 
 def comparable_guards(candidates: list[Candidate]) -> dict[str, dict[str, float]]:

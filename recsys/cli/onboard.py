@@ -11,6 +11,7 @@ import typer
 from recsys import run_files
 from recsys.cli.application import LISTS, app
 from recsys.cli.console import log
+from recsys.cli.options import run_argument
 from recsys.errors import ConfigError, suggest_nearest
 
 REPLIES = {"y": 1, "yes": 1, "n": -1, "no": -1, "": 0, "?": 0}
@@ -19,7 +20,7 @@ REPLIES = {"y": 1, "yes": 1, "n": -1, "no": -1, "": 0, "?": 0}
 
 @app.command(rich_help_panel=LISTS)
 def onboard(
-    run: Annotated[Path, typer.Argument(help="A run folder of either engine, or a bundle.")],
+    run: Annotated[Path, run_argument("A run folder of either engine, or a bundle: a path or a URI.")],
     questions: Annotated[int, typer.Option(min=0, help="The number of items to ask about.")] = 5,
     strategy: Annotated[
         str,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from recsys.errors import ConfigError
+from recsys.locations import parse_location
 
 if TYPE_CHECKING:
     from recsys.config import Config
@@ -23,7 +24,17 @@ Overrides = Annotated[
 ]
 """The option ``--set``."""
 
-RunOrBundle = Annotated[Path, typer.Argument(help="A run folder of `recsys run`, or a bundle of one.")]
+
+def run_argument(help_text: str) -> Any:
+    """Return the argument of a verb for run folders: a path, or a URI such as s3://bucket/run.
+
+    Typer has no unions, so parameters with this argument are declared as a Path. Their value is a
+    :data:`recsys.locations.Location`.
+    """
+    return typer.Argument(help=help_text, parser=parse_location, metavar="RUN")
+
+
+RunOrBundle = Annotated[Path, run_argument("A run folder of `recsys run`, or a bundle of one: a path or a URI.")]
 """The argument for a run folder or a bundle."""
 
 ModelName = Annotated[

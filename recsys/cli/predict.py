@@ -9,14 +9,14 @@ import typer
 
 from recsys.cli.application import LISTS, app
 from recsys.cli.console import print_or_save
-from recsys.cli.options import ModelName
+from recsys.cli.options import ModelName, run_argument
 
 FIRST_COLUMNS = "user_id,item_id,score,source"
 
 
 @app.command(rich_help_panel=LISTS)
 def predict(
-    run: Annotated[Path, typer.Argument(help="The folder of a run with [judge] task = 'ratings'.")],
+    run: Annotated[Path, run_argument("A run with [judge] task = 'ratings': a path or a URI.")],
     pairs: Annotated[str, typer.Argument(help="A table of pairs, in any format of a log: user_id, item_id.")],
     model: ModelName = None,
     save: Annotated[Path | None, typer.Option("--out", help="Write the predictions to this file (CSV).")] = None,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from recsys import run_files
 from recsys.cli.console import log, out
 from recsys.errors import ConfigError, GateFired, suggest_nearest
+from recsys.locations import Location, Uri
 from recsys.runfolder import RunFolder, damage_explained, to_plain_json
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from recsys.evaluation.testing.compare import Comparison
 
 
-def are_rating_runs(runs: list[Path]) -> bool:
+def are_rating_runs(runs: Sequence[Location]) -> bool:
     """Return whether the runs predicted ratings. Paths that are not runs are ignored.
 
     Raises:
@@ -26,7 +27,7 @@ def are_rating_runs(runs: list[Path]) -> bool:
     """
     tasks = {}
     for run in runs:
-        if (run / run_files.METRICS).is_file():
+        if isinstance(run, Uri) or (run / run_files.METRICS).is_file():
             with damage_explained(run):
                 about = RunFolder.open(run).read_object(run_files.METRICS, about=dict)["about"]
             tasks[run] = about.get("task", "lists")
@@ -37,7 +38,7 @@ def are_rating_runs(runs: list[Path]) -> bool:
 
 
 def compare_rating_runs(
-    runs: list[Path],
+    runs: Sequence[Location],
     model: str | None,
     metrics: list[str] | None,
     fail_if: list[str],
@@ -97,7 +98,7 @@ def compare_rating_runs(
         raise GateFired("; ".join(fired))
 
 
-def _predictions_of_runs(runs: list[Path], model: str | None) -> dict[str, pd.DataFrame]:
+def _predictions_of_runs(runs: Sequence[Location], model: str | None) -> dict[str, pd.DataFrame]:
     """Return the predictions of all models of one run, by name, or of one model per run, by run."""
     from recsys.cli.compare import short_labels
     from recsys.evaluation.testing.compare_ratings import read_predictions

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
-
-import typer
 
 from recsys import run_files
 from recsys.cli.application import RUNS, app
 from recsys.cli.console import MAX_METRICS, metrics_of, models_table, out, winners_table
-from recsys.cli.options import OwnModels
+from recsys.cli.options import OwnModels, run_argument
+from recsys.locations import Location
 
 
 @app.command(rich_help_panel=RUNS)
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders; their reports are written again.")],
+    runs: Annotated[list[Path], run_argument("Run folders, by path or URI; their reports are written again.")],
     own_models: OwnModels = False,
 ) -> None:
     """Write the reports of runs again, and print one table of all their models.
@@ -33,7 +33,7 @@ def report(
     print_results(runs, own_models)
 
 
-def print_results(runs: list[Path], own_models: bool) -> None:
+def print_results(runs: Sequence[Location], own_models: bool) -> None:
     """Print a verdict per run, one table of all models, and which model is best for which users.
 
     The last lines name the reports and the next command.
@@ -78,7 +78,7 @@ def print_results(runs: list[Path], own_models: bool) -> None:
     out.print(f"next: recsys recommend {run}{option} --user ID, or recsys compare {run} OTHER_RUN")
 
 
-def describe_refused(run: Path) -> str:
+def describe_refused(run: Location) -> str:
     """Return a sentence on the refused rows of a run: how many, why, and where they are.
 
     It is "" if no row was refused.

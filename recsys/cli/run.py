@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,6 +24,7 @@ from recsys.cli.options import (
     table_overrides,
 )
 from recsys.cli.report import print_results
+from recsys.locations import is_remote, parse_location
 
 if TYPE_CHECKING:
     from recsys.config import Config
@@ -78,7 +78,7 @@ def run(
         log.print(f"caution: {caution}")
     with progress() as report_progress:
         run_flow(settings, progress=report_progress)
-    print_results([Path(settings.out)], own_models)
+    print_results([parse_location(settings.out)], own_models)
 
 
 def choose_engine_and_models(settings: Config) -> Config:
@@ -93,7 +93,6 @@ def choose_engine_and_models(settings: Config) -> Config:
     missing = {"engine", "models"} - settings.model_fields_set
     if not missing:
         return settings
-    from recsys.locations import is_remote
     from recsys.route import choose_route, measure_log
 
     if any(map(is_remote, settings.event_files)):

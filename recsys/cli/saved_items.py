@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from recsys.cli.console import log
 from recsys.data.ids import normal_spelling
 from recsys.errors import InputError
+from recsys.locations import Location
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +31,7 @@ MAX_UNKNOWN = 5
 """The largest number of unknown users for whom a line each is printed."""
 
 
-def open_with_notice(run: Path, model: str | None, *, uses_history: bool = False) -> SavedModel:
+def open_with_notice(run: Location, model: str | None, *, uses_history: bool = False) -> SavedModel:
     """Open and return a saved model. If the user named no model, print its name on stderr.
 
     Args:

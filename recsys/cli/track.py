@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from recsys.cli.application import DEPLOYMENT, app
+from recsys.cli.options import run_argument
 
 
 @app.command(rich_help_panel=DEPLOYMENT)
 def track(
-    run: Annotated[Path, typer.Argument(help="A run folder of either engine.")],
+    run: Annotated[Path, run_argument("A run folder of either engine: a path or a URI.")],
     to: Annotated[
         str,
         typer.Option(help="The tracking URI of MLflow: http://HOST:5000, sqlite:///mlflow.db, …"),

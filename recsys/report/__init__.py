@@ -5,10 +5,9 @@ The two files have the same text and tables. Only the HTML page has figures.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from recsys import run_files
 from recsys.errors import RunFolderError
+from recsys.locations import Location
 from recsys.report.exports import is_table_name, table_files
 from recsys.report.html import render_html
 from recsys.report.markdown import render_markdown
@@ -16,8 +15,8 @@ from recsys.report.outline import build_report
 from recsys.runfolder import RunFolder, damage_explained
 
 
-def write_report(run: str | Path | RunFolder) -> Path:
-    """Write the report of a run into its folder, and return the path of the HTML page.
+def write_report(run: str | Location | RunFolder) -> Location:
+    """Write the report of a run into its folder, and return the path or URI of the HTML page.
 
     The report is written as HTML, as Markdown, and its tables as CSV and LaTeX. The HTML page is one
     file that loads no other: its styles, its figures and the script of its search box are part of it.
@@ -25,7 +24,7 @@ def write_report(run: str | Path | RunFolder) -> Path:
     replaced or removed, but only after all files of the new report have been written.
 
     Args:
-        run: the path of a complete run, or a run folder that is being written.
+        run: the path or URI of a complete run, or a run folder that is being written.
 
     Raises:
         RunFolderError: the folder is not a complete run, one of its files is damaged, or the report
@@ -36,13 +35,13 @@ def write_report(run: str | Path | RunFolder) -> Path:
         report = build_report(folder)
     else:
         folder = RunFolder.open(run)
-        if (folder.path / run_files.BUNDLE_CARD).exists():
+        if folder.has(run_files.BUNDLE_CARD):
             raise RunFolderError(f"{run}: this is a bundle, which has no results per user. Name the run it is made of.")
         with damage_explained(run):
             report = build_report(folder)
     tables = table_files(report)
     # Tables of an earlier report are removed; files with other names belong to the user.
-    older_tables = (folder.path / run_files.REPORT_TABLES).glob("*")
+    older_tables = folder.local(run_files.REPORT_TABLES).glob("*")
     obsolete = [file for file in older_tables if is_table_name(file.name) and file.is_file()]
     folder.write_texts(
         {
@@ -52,4 +51,4 @@ def write_report(run: str | Path | RunFolder) -> Path:
         },
         [f"{run_files.REPORT_TABLES}/{file.name}" for file in obsolete],
     )
-    return folder.path / run_files.REPORT_HTML
+    return folder.location / run_files.REPORT_HTML

@@ -53,7 +53,7 @@ class Explainer:
         model is a class of the user's own that this command may not open.
         """
         name = run.best_model
-        if name is None or not (run.folder.path / run_files.model_folder(name)).is_dir():
+        if name is None or not run.folder.has(run_files.model_folder(name)):
             return None
         items = IdMap.of(run.items[ITEM])
         min_history = read_min_history(run.folder, name)["min_history"]

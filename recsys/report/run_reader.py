@@ -50,7 +50,7 @@ class Run:
     @cached_property
     def config(self) -> Config:
         """Return the config of the run, with all defaults."""
-        return load_config(self.folder.path / run_files.CONFIG)
+        return load_config(self.folder.local(run_files.CONFIG))
 
     @property
     def about(self) -> dict[str, Any]:
@@ -134,7 +134,7 @@ class Run:
 
         It is empty if the run has not stored it.
         """
-        if not (self.folder.path / run_files.ITEMS).exists():
+        if not self.folder.has(run_files.ITEMS):
             return pd.DataFrame({ITEM: []})
         return self.folder.read_table(run_files.ITEMS)
 

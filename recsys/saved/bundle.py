@@ -23,18 +23,19 @@ import numpy as np
 from recsys import models, run_files
 from recsys.data.weigh import interactions_to_table
 from recsys.fingerprint import fingerprint
+from recsys.locations import Location
 from recsys.replacing import KIND
 from recsys.runfolder import RunFolder
 from recsys.saved.open_model import FORMAT, SavedModel, open_model
 
 
-def bundle_run(run: str | Path, out: str | Path, model: str | None = None) -> str:
+def bundle_run(run: str | Location, out: str | Path, model: str | None = None) -> str:
     """Write the bundle of a run's model to ``out``, and return the name of the model.
 
     An older bundle at ``out`` is replaced.
 
     Args:
-        run: the folder of a complete run of either engine.
+        run: the path or URI of a complete run of either engine.
         out: the folder of the bundle.
         model: the name of the model. None: the pick of the run (``open_model``).
 
@@ -43,12 +44,13 @@ def bundle_run(run: str | Path, out: str | Path, model: str | None = None) -> st
             bundled, or ``out`` may not be replaced.
     """
     RunFolder.require_writable(out, "bundle", [run])
-    saved = open_model(run, model)
-    write_bundle(saved, Path(out), RunFolder.open(run), sources=[run])
+    source = RunFolder.open(run)
+    saved = open_model(source, model)
+    write_bundle(saved, Path(out), source, sources=[run])
     return saved.name
 
 
-def write_bundle(saved: SavedModel, out: Path, source: RunFolder, *, sources: Iterable[str | Path]) -> None:
+def write_bundle(saved: SavedModel, out: Path, source: RunFolder, *, sources: Iterable[str | Location]) -> None:
     """Write a bundle of a saved model. Its config, metrics and manifest are copied from ``source``.
 
     A bundle that is already at ``out`` is replaced.
@@ -71,7 +73,7 @@ def write_bundle(saved: SavedModel, out: Path, source: RunFolder, *, sources: It
         if saved.segments is not None:
             saved.segments.save(folder.path)
         for name in (run_files.CONFIG, run_files.METRICS):
-            shutil.copyfile(source.path / name, folder.path / name)
+            shutil.copyfile(source.local(name), folder.path / name)
         folder.write_json(run_files.MANIFEST, source.read_manifest() | {KIND: "bundle"})
         files = sorted(path for path in folder.path.rglob("*") if path.is_file())
         sums = {path.relative_to(folder.path).as_posix(): fingerprint(path) for path in files}

@@ -26,6 +26,7 @@ from recsys.array_files import read_npy
 from recsys.config import Config, load_config
 from recsys.errors import ConfigError
 from recsys.features.segment_popularity import Segments
+from recsys.locations import Location
 from recsys.models.collaborative.popular import Random
 from recsys.models.combining.cascade import Cascade
 from recsys.models.combining.wrappers import with_segment_rows, with_stored_factors
@@ -34,7 +35,7 @@ from recsys.ranking import rank
 from recsys.ranking.business_rules import CompiledRules, compile_rules
 from recsys.recommender import Recommender
 from recsys.runfolder import RunFolder
-from recsys.saved.open_model import SavedModel, choose_saved_model, is_bundle, open_model
+from recsys.saved.open_model import SavedModel, choose_saved_model, open_model
 from recsys.schema import ITEM, RANK, SCORE, SOURCE, USER
 from recsys.spark.ranking.scorers import histories_of_batch
 from recsys.types import SHORTFALL, IdMap, select_rows
@@ -126,7 +127,7 @@ class SparkLists:
 
 
 def open_on_spark(
-    spark: SparkSession, folder: str | Path, name: str | None = None, *, own_models: bool = False
+    spark: SparkSession, folder: str | Location, name: str | None = None, *, own_models: bool = False
 ) -> SavedSparkModel | ShippedModel:
     """Open a model of a run or of a bundle on Spark.
 
@@ -149,12 +150,12 @@ def open_on_spark(
     from recsys.spark.shipped import ship_folder
 
     run = RunFolder.open(folder)
-    if not is_bundle(run.path):
+    if not run.has(run_files.BUNDLE_CARD):
         name = choose_saved_model(run, name)
-        if (run.path / run_files.spark_params(name)).exists():
-            return open_spark_run(spark, folder, name)
+        if run.has(run_files.spark_params(name)):
+            return open_spark_run(spark, run, name)
     with own_models_allowed(own_models):
-        saved = open_model(folder, name, with_users=False)
+        saved = open_model(run, name, with_users=False)
     if _draws_at_random(saved.model):
         raise ConfigError(
             f"model '{saved.name}' draws at random by the number of a user in one call, which no"
@@ -184,13 +185,13 @@ def own_models_allowed(is_allowed: bool) -> Any:
     return allow_own_models() if is_allowed else nullcontext()
 
 
-def config_of(folder: str | Path) -> Config:
+def config_of(folder: str | Location) -> Config:
     """Return the config of the run or bundle in a folder.
 
     Raises:
         RunFolderError: the folder is not a complete run or bundle.
     """
-    return load_config(RunFolder.open(folder).path / run_files.CONFIG)
+    return load_config(RunFolder.open(folder).local(run_files.CONFIG))
 
 
 def copy_without_users(source: RunFolder, saved: SavedModel, target: Path) -> None:
@@ -205,9 +206,9 @@ def copy_without_users(source: RunFolder, saved: SavedModel, target: Path) -> No
     """
     (target / run_files.ITEMS).parent.mkdir()
     for name in (run_files.ITEMS, run_files.CONFIG, run_files.METRICS):
-        shutil.copyfile(source.path / name, target / name)
+        shutil.copyfile(source.local(name), target / name)
     model = run_files.model_folder(saved.name)
-    shutil.copytree(source.path / model, target / model)
+    shutil.copytree(source.local(model), target / model)
     if saved.segments is not None:
         replace(saved.segments, users=saved.segments.users.head(0)).save(target)
     (target / run_files.SUCCESS).touch()
@@ -277,7 +278,7 @@ def _read_stored_factors(source: RunFolder) -> tuple[np.ndarray, np.ndarray] | N
 
     The result is None for any other model.
     """
-    path = source.path / run_files.BUNDLE_USER_FACTORS
+    path = source.local(run_files.BUNDLE_USER_FACTORS)
     if not path.exists():
         return None
     return IdMap.of(source.read_table(run_files.HISTORY, [USER])[USER]).all_ids, read_npy(path)

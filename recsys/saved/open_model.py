@@ -25,6 +25,7 @@ from recsys.errors import RunFolderError
 from recsys.evaluation.testing.pick import pick_model
 from recsys.features.segment_popularity import Segments
 from recsys.fingerprint import fingerprint
+from recsys.locations import Location
 from recsys.models.collaborative.als import ALS
 from recsys.models.combining.cascade import Cascade
 from recsys.models.combining.wrappers import with_segment_rows, with_stored_factors
@@ -136,7 +137,7 @@ class SavedModel:
 
 
 def open_model(
-    folder: str | Path,
+    folder: str | Location | RunFolder,
     name: str | None = None,
     *,
     uses_history: bool = False,
@@ -145,7 +146,7 @@ def open_model(
     """Read a model from a run folder or from a bundle, and return it with all that scoring needs.
 
     Args:
-        folder: path of the run folder or of the bundle.
+        folder: path or URI of the run folder or of the bundle, or the folder when it is open.
         name: name of the model. None: the model of the bundle, or for a run its pick
             (``recsys.evaluation.testing.pick``) among the models that it has kept.
         uses_history: if no name is given: whether to read the best model that is not a baseline,
@@ -157,26 +158,25 @@ def open_model(
         RunFolderError: the folder is not a complete run or bundle, it has no such model, or the
             model cannot be read here.
     """
-    folder = Path(folder)
-    with damage_explained(folder):
-        if is_bundle(folder):
-            saved = _open_bundle(folder, with_users)
+    run = folder if isinstance(folder, RunFolder) else RunFolder.open(folder)
+    with damage_explained(run.location):
+        if run.has(run_files.BUNDLE_CARD):
+            saved = _open_bundle(run, with_users)
             if name and name != saved.name:
-                raise RunFolderError(f"{folder}: this is a bundle of model {saved.name}, not of {name}.")
+                raise RunFolderError(f"{run.location}: this is a bundle of model {saved.name}, not of {name}.")
         else:
-            saved = _open_run(folder, name, uses_history, with_users)
+            saved = _open_run(run, name, uses_history, with_users)
         if saved.segments is not None and saved.segments.scores.shape[1] != len(saved.history.items):
-            raise RunFolderError(f"{folder}: its segments have scores for other items. Run it again.")
+            raise RunFolderError(f"{run.location}: its segments have scores for other items. Run it again.")
     return saved
 
 
-def _open_run(folder: Path, name: str | None, uses_history: bool, with_users: bool) -> SavedModel:
-    """Read a model from a run folder. The arguments are those of :func:`open_model`."""
-    run = RunFolder.open(folder)
+def _open_run(run: RunFolder, name: str | None, uses_history: bool, with_users: bool) -> SavedModel:
+    """Read a model from a run folder. The other arguments are those of :func:`open_model`."""
     name = choose_saved_model(run, name, uses_history=uses_history)
     history, items = read_history_and_items(run, with_users=with_users)
     model = open_item_side(run, name, history.items)
-    config = load_config(run.path / run_files.CONFIG)
+    config = load_config(run.local(run_files.CONFIG))
     user_factors = None
     if _is_spark_model(run, name):
         user_factors, has_factor = _read_factors(run, name, USER, history.users)
@@ -186,7 +186,7 @@ def _open_run(folder: Path, name: str | None, uses_history: bool, with_users: bo
             train = interactions_from_table(run.read_table(run_files.TRAIN), items=history.items)
             min_history = read_min_history(run, name)["min_history"]
             model = Cascade({name: model, fallback: models.build(fallback, {}).fit(train)}, min_history)
-    return SavedModel(name, model, history, items, config, user_factors, Segments.load(run.path))
+    return SavedModel(name, model, history, items, config, user_factors, read_segments(run))
 
 
 def open_item_side(run: RunFolder, name: str, items: IdMap) -> Recommender:
@@ -204,11 +204,11 @@ def open_item_side(run: RunFolder, name: str, items: IdMap) -> Recommender:
         RunFolderError: the model predicts ratings, or its files cannot be read.
     """
     if not _is_spark_model(run, name):
-        return models.load(run.path / run_files.model_folder(name), len(items))
+        return models.load(run.local(run_files.model_folder(name)), len(items))
     params = run.read_object(run_files.spark_params(name), implicit=bool, rank=int)
     if not params["implicit"]:
         raise RunFolderError(
-            f"{run.path}: model {name} predicts ratings (implicit = false), which cannot be ranked by yet."
+            f"{run.location}: model {name} predicts ratings (implicit = false), which cannot be ranked by yet."
         )
     item_factors, has_factor = _read_factors(run, name, ITEM, items)
     kind: type[ALS] = ALS
@@ -265,7 +265,7 @@ def saved_models(run: RunFolder) -> list[str]:
     # The names become paths: one such as "../x" would lead out of the run.
     for name in names:
         check_model_name(name)
-    return [name for name in names if (run.path / run_files.model_folder(name)).is_dir()]
+    return [name for name in names if run.has(run_files.model_folder(name))]
 
 
 def choose_saved_model(run: RunFolder, name: str | None, *, uses_history: bool = False) -> str:
@@ -279,14 +279,14 @@ def choose_saved_model(run: RunFolder, name: str | None, *, uses_history: bool =
     Raises:
         RunFolderError: the run has no such model, or its models predict ratings.
     """
-    require_lists(run.path, run.read_object(run_files.METRICS, about=dict)["about"].get("task"))
+    require_lists(run.location, run.read_object(run_files.METRICS, about=dict)["about"].get("task"))
     names = saved_models(run)
     if not names or (name and name not in names):
-        raise RunFolderError(f"{run.path}: no model {name or 'at all'} in it; it has {', '.join(names) or 'none'}.")
+        raise RunFolderError(f"{run.location}: no model {name or 'at all'} in it; it has {', '.join(names) or 'none'}.")
     return name or _default_model(run, names, uses_history)
 
 
-def require_lists(folder: Path, task: str | None) -> None:
+def require_lists(folder: Location, task: str | None) -> None:
     """Check that the models of a run make lists.
 
     Args:
@@ -344,7 +344,7 @@ def read_history_and_items(
     items = folder.read_table(run_files.ITEMS)
     item_ids = IdMap.of(items[ITEM])
     if len(item_ids) != len(items) or list(item_ids.all_ids) != items[ITEM].tolist():
-        raise RunFolderError(f"{folder.path / run_files.ITEMS}: damaged: its ids are not sorted, or occur twice.")
+        raise RunFolderError(f"{folder.location / run_files.ITEMS}: damaged: its ids are not sorted, or occur twice.")
     if not with_users:
         return interactions_of_nobody(item_ids), items
     return interactions_from_table(folder.read_table(run_files.HISTORY), items=item_ids), items
@@ -357,14 +357,15 @@ def interactions_of_nobody(items: IdMap) -> Interactions:
     return Interactions(IdMap.of(), items, rows, rows, values, np.empty(0, dtype=np.int64))
 
 
-def _open_bundle(path: str | Path, with_users: bool) -> SavedModel:
+def _open_bundle(folder: RunFolder, with_users: bool) -> SavedModel:
     """Read the model of a bundle, after a check of every file.
 
     Raises:
         RunFolderError: the folder is not complete, the format of the bundle is unknown, or a file
             is missing or has changed.
     """
-    folder = RunFolder.open(path)
+    path = folder.location
+    root = folder.local("")
     about = folder.read_object(run_files.BUNDLE_CARD)
     if about.get("format") != FORMAT:
         raise RunFolderError(
@@ -372,19 +373,19 @@ def _open_bundle(path: str | Path, with_users: bool) -> SavedModel:
         )
     about = folder.read_object(run_files.BUNDLE_CARD, model=str, files=dict)
     name = check_model_name(about["model"])
-    _require_listed_files(folder.path, about["files"])
+    _require_listed_files(root, about["files"])
     history, items = read_history_and_items(folder, with_users=with_users)
-    fitted = models.load(folder.path / run_files.model_folder(name), len(items))
+    fitted = models.load(root / run_files.model_folder(name), len(items))
     factors = None
-    if with_users and (folder.path / run_files.BUNDLE_USER_FACTORS).exists():
-        factors = read_npy(folder.path / run_files.BUNDLE_USER_FACTORS)
+    if with_users and (root / run_files.BUNDLE_USER_FACTORS).exists():
+        factors = read_npy(root / run_files.BUNDLE_USER_FACTORS)
         als = fitted.members.get(name)
         if not isinstance(als, ALS):
             raise RunFolderError(f"{path}: it has user factors, but model {name} has no item factors.")
         sizes = {"users": len(history.users), "rank": als.item_factors_.shape[1]}
         require_arrays({"user_factors": factors}, {"user_factors": "float32[users, rank] or NaN"}, sizes)
-    config = load_config(folder.path / run_files.CONFIG)
-    return SavedModel(name, fitted, history, items, config, factors, Segments.load(folder.path))
+    config = load_config(root / run_files.CONFIG)
+    return SavedModel(name, fitted, history, items, config, factors, Segments.load(root))
 
 
 def _require_listed_files(folder: Path, sums: dict[str, str]) -> None:
@@ -413,8 +414,13 @@ def _require_listed_files(folder: Path, sums: dict[str, str]) -> None:
             raise RunFolderError(f"{folder}: {name} was cut short or changed. Copy the bundle again.")
 
 
+def read_segments(run: RunFolder) -> Segments | None:
+    """Return the popularity by segment of a run or a bundle, or None if it has no segments."""
+    return Segments.load(run.local(run_files.SEGMENT_FOLDER).parent)
+
+
 def _is_spark_model(run: RunFolder, name: str) -> bool:
-    return (run.path / run_files.spark_params(name)).exists()
+    return run.has(run_files.spark_params(name))
 
 
 def _read_factors(run: RunFolder, name: str, column: str, ids: IdMap) -> tuple[np.ndarray, np.ndarray]:
@@ -428,4 +434,4 @@ def _read_factors(run: RunFolder, name: str, column: str, ids: IdMap) -> tuple[n
     """
     rank = run.read_object(run_files.spark_params(name), rank=int)["rank"]
     file_name = run_files.item_factors(name) if column == ITEM else run_files.user_factors(name)
-    return read_factors(run.path / file_name, column, ids, rank)
+    return read_factors(run.local(file_name), column, ids, rank)

@@ -34,16 +34,16 @@ def predict_pairs(run: RunFolder, pairs: pd.DataFrame, name: str | None = None) 
     metrics = run.read_object(run_files.METRICS, models=dict, about=dict)
     if metrics["about"].get("task") != "ratings":
         raise RunFolderError(
-            f"{run.path}: its models make lists and predict no ratings: recsys recommend prints their lists, and"
+            f"{run.location}: its models make lists and predict no ratings: recsys recommend prints their lists, and"
             " [judge] task = 'ratings' makes a run that predicts."
         )
     name = name or pick_model(metrics).name or RATING_BASELINES[1]
     if name not in metrics["models"]:
-        raise RunFolderError(f"{run.path}: no model '{name}'.{suggest_nearest(name, metrics['models'])}")
+        raise RunFolderError(f"{run.location}: no model '{name}'.{suggest_nearest(name, metrics['models'])}")
     users = _rows(IdMap.of(run.read_table(run_files.TRAIN, [USER])[USER]), pairs[USER])
     items = _rows(IdMap.of(run.read_table(run_files.ITEMS, [ITEM])[ITEM]), pairs[ITEM])
-    model = models.load(run.path / run_files.model_folder(name))
-    biases = models.load(run.path / run_files.model_folder(RATING_BASELINES[1]))
+    model = models.load(run.local(run_files.model_folder(name)))
+    biases = models.load(run.local(run_files.model_folder(RATING_BASELINES[1])))
     predicted = predict_ratings(model, users, items)
     has_opinion = ~np.isnan(predicted)
     score = np.where(has_opinion, predicted, predict_ratings(biases, users, items))

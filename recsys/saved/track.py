@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from pathlib import Path
 from typing import Any
 
 from recsys import run_files
 from recsys.errors import ConfigError, MissingExtra
+from recsys.locations import Location
 from recsys.runfolder import RunFolder, damage_explained
 
 FILES = (
@@ -27,7 +27,7 @@ MAX_LENGTH = 6_000
 """Largest number of characters that MLflow accepts as the value of a parameter."""
 
 
-def track(path: str | Path, uri: str, experiment: str = "recsys") -> list[str]:
+def track(path: str | Location, uri: str, experiment: str = "recsys") -> list[str]:
     """Log a complete run to MLflow, and return the ids of the MLflow runs that this makes.
 
     There is one MLflow run for the folder and one for each model. That of the folder has the config
@@ -38,7 +38,7 @@ def track(path: str | Path, uri: str, experiment: str = "recsys") -> list[str]:
     ``ndcg_at_10.high``. Names are changed to what MLflow accepts (:func:`mlflow_name`).
 
     Args:
-        path: the run folder.
+        path: the path or URI of the run.
         uri: the tracking server or store, as for ``mlflow.set_tracking_uri``.
         experiment: the name of the MLflow experiment, which is created if it does not exist.
 
@@ -58,7 +58,7 @@ def track(path: str | Path, uri: str, experiment: str = "recsys") -> list[str]:
         raise MissingExtra("recsys track needs MLflow: pip install 'recsys[mlflow]'") from error
     run = RunFolder.open(path)
     with damage_explained(path):
-        config = tomllib.loads((run.path / run_files.CONFIG).read_text(encoding="utf-8"))
+        config = tomllib.loads(run.local(run_files.CONFIG).read_text(encoding="utf-8"))
     manifest = run.read_object(run_files.MANIFEST, hops=list)
     metrics_by_model = run.read_object(run_files.METRICS, models=dict)["models"]
     params_by_model = config.pop("models", {})
@@ -83,13 +83,13 @@ def track(path: str | Path, uri: str, experiment: str = "recsys") -> list[str]:
         experiment_id = existing.experiment_id if existing else client.create_experiment(experiment)
         cost = {f"{hop['name']}, s": hop["seconds"] for hop in manifest["hops"]}
         cost |= {f"{hop['name']}, peak MiB": hop["peak_mb"]["total"] for hop in manifest["hops"]}
-        parent_id = log(run.path.resolve().name, config, cost, {})
+        parent_id = log(run.name, config, cost, {})
         for file in FILES:
-            if (run.path / file).exists():
-                client.log_artifact(parent_id, str(run.path / file))
+            if run.has(file):
+                client.log_artifact(parent_id, str(run.local(file)))
         ids = [parent_id]
         for name, metrics in metrics_by_model.items():
-            title = f"{run.path.resolve().name}/{name}"
+            title = f"{run.name}/{name}"
             ids.append(
                 log(title, params_by_model.get(name, {}), _mean_and_ends(metrics), {"mlflow.parentRunId": parent_id})
             )

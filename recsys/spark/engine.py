@@ -31,7 +31,7 @@ from recsys.evaluation.judging.metrics import parse_all
 from recsys.evaluation.settings import EvaluationSettings, RunEvaluationSettings, baselines_of, describe_ranked
 from recsys.evaluation.summary import Facts, Layout, document
 from recsys.features.segment_popularity import Segments, describe_users, popularity_below_zero
-from recsys.locations import is_remote, local_path
+from recsys.locations import Location, is_remote, local_path
 from recsys.meter import Meter
 from recsys.parameters import build_each
 from recsys.recommender import FitsFromSums
@@ -44,6 +44,7 @@ from recsys.spark.errors import spark_errors_explained
 from recsys.spark.evaluation import beyond, evaluate
 from recsys.spark.evaluation.truth import Truth
 from recsys.spark.features import attributes, segment_popularity
+from recsys.spark.hadoop_folder import read_runs_through
 from recsys.spark.ranking.business_rules import (
     RulesInRows,
     compile_rules_in_rows,
@@ -120,7 +121,7 @@ class SparkEngine(Engine):
         shortfall: the reasons why these lists are short, with rules; otherwise None.
     """
 
-    work: Path
+    work: Location
     spark: SparkSession
     tables: SparkTables
     split: SparkSplit
@@ -168,6 +169,7 @@ class SparkEngine(Engine):
         if problems:
             raise ConfigError("\n".join(problems))
         self._given_session = spark
+        self._seen_of_everyone: DataFrame | None = None
         self.trained: dict[tuple[Any, ...], Any] = {}
         self.fitted: dict[str, FittedModel] = {}
         self.judged: dict[str, DataFrame] = {}
@@ -176,8 +178,28 @@ class SparkEngine(Engine):
         self.curves: dict[str, TrainingCurve] = {}
 
     @contextmanager
+    def started(self, meter: Meter) -> Iterator[None]:
+        """Start Spark, or use the given session. The run folder may be where only Spark writes.
+
+        Args:
+            meter: measures the time and memory of the start.
+
+        Raises:
+            InputError: a table on this machine does not exist.
+        """
+        self._require_inputs()
+        with spark_errors_explained(self.config.out), meter.hop("start"):
+            self.spark = self._given_session or session(self.config.spark)
+            read_runs_through(self.spark)
+            # Spark's own pages name the hop of a job.
+            meter.announce = self.spark.sparkContext.setJobDescription
+            if self.config.spark.checkpoint_dir:
+                self.spark.sparkContext.setCheckpointDir(self.config.spark.checkpoint_dir)
+        yield
+
+    @contextmanager
     def open(self, folder: RunFolder, meter: Meter, progress: Progress | None = None) -> Iterator[None]:
-        """Start Spark, or use the given session, for the steps of one run.
+        """Prepare the folder of intermediate tables for the steps of one run.
 
         If Spark fails for a cause such as a full disk, an error of this package is raised, which
         says what to do (:mod:`recsys.spark.errors`).
@@ -186,21 +208,11 @@ class SparkEngine(Engine):
             folder: the run folder, where the steps write their files.
             meter: measures the time and memory of each step.
             progress: a function that is called with the progress of a step, or None.
-
-        Raises:
-            InputError: a table on this machine does not exist.
         """
         with super().open(folder, meter, progress), spark_errors_explained(self.config.out):
-            self.work = folder.path.resolve() / ".work"
-            self._require_inputs()
-            with meter.hop("start"):
-                self.spark = self._given_session or session(self.config.spark)
-                # Spark's own pages name the hop of a job.
-                meter.announce = self.spark.sparkContext.setJobDescription
-                if self.config.spark.checkpoint_dir:
-                    self.spark.sparkContext.setCheckpointDir(self.config.spark.checkpoint_dir)
+            self.work = folder.uri_of(run_files.WORK)
             yield
-            shutil.rmtree(self.work, ignore_errors=True)
+            folder.remove_work()
 
     def _require_inputs(self) -> None:
         """Raise InputError if a table of this machine does not exist, before Spark starts."""
@@ -381,7 +393,7 @@ class SparkEngine(Engine):
         self.folder.write_json(run_files.METRICS, metrics)
         return metrics
 
-    def pool_folds(self, folders: list[Path]) -> dict[str, Any]:
+    def pool_folds(self, folders: list[RunFolder]) -> dict[str, Any]:
         """Write the mean of each user's values over the folds of a backtest, and return the summary.
 
         The summary is a dict with the number of folds, the means and intervals of each model, and
@@ -392,7 +404,7 @@ class SparkEngine(Engine):
         """
         judging = self.config.judge
         layout = pooling.pooled_layout(self.model_names, judging)
-        tables = [self.spark.read.parquet(_uri(RunFolder(folder), run_files.PER_USER)) for folder in folders]
+        tables = [self.spark.read.parquet(_uri(folder, run_files.PER_USER)) for folder in folders]
         # An undefined value is NaN in the tables, and a mean leaves out what is null.
         means = [F.avg(F.nanvl(F.col(f"`{metric}`"), F.lit(None))).alias(metric) for metric in layout.metrics]
         columns = [pooling.MODEL, USER, *(f"`{metric}`" for metric in layout.metrics)]
@@ -506,14 +518,14 @@ class SparkEngine(Engine):
             if not self.config.recommend.exclude_seen:
                 seen = F.lit(None)
             return self.truth.tested.select("user", F.coalesce(seen, F.array().cast("array<int>")).alias("seen"))
-        path = self.work / "seen-of-everyone"
-        if not path.exists():
+        if self._seen_of_everyone is None:
             history = self.split.history
             if not self.config.recommend.exclude_seen:
                 history = history.limit(0)
             users = self.split.users.select(F.col("row").alias("user"))
-            collect_seen_items(history, users).write.parquet(str(path))
-        return self.spark.read.parquet(str(path))
+            seen = collect_seen_items(history, users)
+            self._seen_of_everyone = write_and_read(seen, self.work / "seen-of-everyone")
+        return self._seen_of_everyone
 
     def _lay_out_metrics(self) -> None:
         """Set the layout of metrics.json, and the group of each user.
@@ -537,7 +549,16 @@ class SparkEngine(Engine):
         for name, pairs in self.split.by_id.items():
             pairs.write.parquet(_uri(self.folder, run_files.split_part(name)))
         if "history" not in self.split.by_id:
-            _link(self.folder.path / run_files.TRAIN, self.folder.path / run_files.HISTORY)
+            self._copy_train()
+
+    def _copy_train(self) -> None:
+        """Write the table of train a second time, as the history, without computing it again."""
+        train = self.folder.uri_of(run_files.TRAIN)
+        history = self.folder.uri_of(run_files.HISTORY)
+        if isinstance(train, Path) and isinstance(history, Path):
+            _link(train, history)
+        else:
+            self.spark.read.parquet(str(train)).write.parquet(str(history))
 
 
 def _judge_problems(judge: RunEvaluationSettings) -> Iterator[str]:
@@ -649,4 +670,4 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _uri(folder: RunFolder, name: str) -> str:
-    return str(folder.path.resolve() / name)
+    return str(folder.uri_of(name))

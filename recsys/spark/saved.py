@@ -6,7 +6,6 @@ Lists can be made for any user, of any length, and under rules.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from recsys.config import load_config
 from recsys.errors import RunFolderError
 from recsys.evaluation.testing.pick import pick_model
 from recsys.features.segment_popularity import Segments
+from recsys.locations import Location
 from recsys.ranking.business_rules import Rules, compile_rules
 from recsys.runfolder import RunFolder, damage_explained
 from recsys.schema import ITEM, RANK, SCORE, SOURCE, TIME, USER, VALUE
@@ -96,24 +96,26 @@ class ListRequest:
     memory_mb: int = 512
 
 
-def open_spark_run(spark: SparkSession, run: str | Path, model: str | None = None) -> SavedSparkModel:
+def open_spark_run(spark: SparkSession, run: str | Location | RunFolder, model: str | None = None) -> SavedSparkModel:
     """Open a model that Spark trained, from a run folder.
 
     Args:
         spark: the session.
-        run: the run folder.
+        run: the path or URI of the run folder, or the folder when it is open.
         model: the name of the model. None: the pick of the run among the models that Spark trained.
 
     Raises:
         RunFolderError: the folder is not a complete run, or has no such model that Spark trained.
     """
-    with damage_explained(run):
-        return _open_spark_run(spark, RunFolder.open(run), model)
+    folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
+    with damage_explained(folder.location):
+        return _open_spark_run(spark, folder, model)
 
 
 def _open_spark_run(spark: SparkSession, folder: RunFolder, model: str | None) -> SavedSparkModel:
-    run = folder.path
-    names = sorted(path.parent.name for path in folder.path.glob("model/*/params.json"))
+    run = folder.location
+    models = folder.read_object(run_files.METRICS, models=dict)["models"]
+    names = sorted(name for name in models if folder.has(run_files.spark_params(name)))
     if not names or (model and model not in names):
         raise RunFolderError(
             f"{run}: no model {model or ''} that Spark trained; it has {', '.join(names) or 'none'}. "
@@ -125,13 +127,13 @@ def _open_spark_run(spark: SparkSession, folder: RunFolder, model: str | None) -
     settings = folder.read_object(run_files.spark_params(name))
     min_history = settings.pop("min_history", 0)
     params = parse_parameters(settings.pop("model", "als"), settings)
-    path = folder.path / run_files.item_factors(name)
+    path = folder.local(run_files.item_factors(name))
     factors, has_factor = read_factors(path, ITEM, IdMap.of(items[ITEM]), params.rank)
     factors[~has_factor] = np.nan
-    segments = Segments.load(folder.path)
+    segments = Segments.load(folder.local(run_files.SEGMENT_FOLDER).parent)
     users = read_part(spark, folder, run_files.user_factors(name))
     train = read_part(spark, folder, run_files.TRAIN).join(item_rows(spark, items), ITEM)
-    fallback = load_config(run / run_files.CONFIG).recommend.fallback_model
+    fallback = load_config(folder.local(run_files.CONFIG)).recommend.fallback_model
     return SavedSparkModel(
         name,
         params,
@@ -171,10 +173,10 @@ def read_part(spark: SparkSession, folder: RunFolder, part: str) -> DataFrame:
         RunFolderError: the table cannot be read.
     """
     try:
-        return spark.read.parquet(spark_path(folder.path.resolve() / part))
+        return spark.read.parquet(spark_path(folder.uri_of(part)))
     except PySparkException as error:
         reason = str(error).splitlines()[0]
-        raise RunFolderError(f"{folder.path}: {part} cannot be read: {reason} Run it again.") from error
+        raise RunFolderError(f"{folder.location}: {part} cannot be read: {reason} Run it again.") from error
 
 
 def read_history(spark: SparkSession, folder: RunFolder, items: pd.DataFrame) -> DataFrame:

@@ -24,6 +24,8 @@ try:
     from pyspark.conf import SparkConf
     from pyspark.errors import PySparkException, PySparkRuntimeError
     from pyspark.sql import SparkSession
+
+    from recsys.spark.hadoop_folder import read_runs_through
 except ImportError as error:
     raise MissingExtra("this step needs pyspark: pip install 'recsys[spark]'") from error
 
@@ -128,6 +130,7 @@ def session(settings: SparkSettings) -> SparkSession:
     # A default that nobody chose is no expectation to disappoint.
     if master.startswith("local") and "driver_memory" in settings.model_fields_set:
         _warn_if_heap_is_small(spark, chosen["spark.driver.memory"])
+    read_runs_through(spark)
     return spark
 
 

@@ -18,6 +18,7 @@ from recsys.config import Config
 from recsys.data.splitting.strategies import ByFiles
 from recsys.errors import ConfigError, InputError, RunFolderError, suggest_nearest
 from recsys.evaluation.topk_tables import PANDAS_INDEX, require
+from recsys.locations import Location, Uri
 from recsys.schema import ITEM, RANK, SCORE, USER, VALUE, TableSchema
 
 CSV_READING = {"header": True, "quote": '"', "escape": '"', "multiLine": True, "encoding": "UTF-8"}
@@ -45,11 +46,13 @@ CORRUPT = "_recsys_corrupt_row"
 NUMBER_TYPES = {RANK: "int", SCORE: "double", VALUE: "double"}
 
 
-def spark_path(path: Path) -> str:
-    """Return a URI by which Spark reads exactly this local file or folder.
+def spark_path(path: Location) -> str:
+    """Return a URI by which Spark reads exactly this file or folder.
 
     Characters that Spark would read as a pattern, such as ``*``, are escaped.
     """
+    if isinstance(path, Uri):
+        return str(path).translate(GLOB_CHARACTERS)
     return "file://" + str(path.absolute()).translate(GLOB_CHARACTERS)
 
 

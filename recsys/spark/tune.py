@@ -67,7 +67,7 @@ def fold_judges(config: Config, name: str, metric: str, folder: Path) -> Iterato
     spark = session(config.spark)
     # Other processes may work on the same study, each in a folder of its own.
     with scratch_folder(folder.resolve() / "work", _holds_folds) as work:
-        train = spark.read.parquet(str(run.path.resolve() / run_files.TRAIN))
+        train = spark.read.parquet(str(run.uri_of(run_files.TRAIN)))
         yield [
             _judge(
                 train.where(in_train),

@@ -94,7 +94,6 @@ def test_a_missing_library_of_the_report_is_named_before_the_work(place, monkeyp
         ("out=dangling", "a link to nowhere, which does not exist"),
         ("out=dangling/run", "a link to nowhere, which does not exist"),
         ("out=s3a://bucket/run", "this is a URI"),
-        ("out=file:///tmp/run", "this is a URI"),
         ("out=thesis.txt", "a file is where the run folder should go"),
         ("out=thesis.txt/run", "the run folder cannot be written"),
         ("out=/proc/nothing/run", "the run folder cannot be written"),

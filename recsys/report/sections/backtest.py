@@ -18,7 +18,7 @@ def backtest(run: Run) -> Section | None:
     from the baseline, in every fold and over all folds, where each user counts once. The result is
     None for a run without folds.
     """
-    if not (run.folder.path / run_files.BACKTEST).exists():
+    if not run.folder.has(run_files.BACKTEST):
         return None
     folds = run.folder.read_json(run_files.BACKTEST)["folds"]
     metric = run.about["primary"]

@@ -48,7 +48,7 @@ def _read_record(folder: RunFolder, name: str) -> dict[str, Any] | None:
     own_card = run_files.model_card(name)
     in_cascade = f"{run_files.model_folder(name)}/{name}/{run_files.MODEL_CARD}"
     for card in (own_card, in_cascade):
-        if (folder.path / card).exists() and (record := folder.read_json(card).get("record")) and "why" in record:
+        if folder.has(card) and (record := folder.read_json(card).get("record")) and "why" in record:
             return dict(record)
     return None
 

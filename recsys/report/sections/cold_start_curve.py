@@ -16,7 +16,7 @@ def cold_start_curve(run: Run) -> Section | None:
     """Return the section "Cold start": the quality of each model if it knows few events of a user.
 
     It has a table and a figure. The result is None for a run without a cold-start curve."""
-    if not (run.folder.path / run_files.COLD_START).exists():
+    if not run.folder.has(run_files.COLD_START):
         return None
     record = run.folder.read_json(run_files.COLD_START)
     metric = record["metric"]

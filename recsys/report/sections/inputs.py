@@ -169,7 +169,7 @@ def rules(run: Run) -> Section | None:
     Warnings name the ids in rules that are not in the data. The result is None for a run without
     rules.
     """
-    if not (run.folder.path / run_files.RULES_CARD).exists():
+    if not run.folder.has(run_files.RULES_CARD):
         return None
     about = run.folder.read_json(run_files.RULES_CARD)
     rows = [[rule, f"{count:,}"] for rule, count in about["removed"].items()]
@@ -218,7 +218,7 @@ def costs(run: Run) -> Section:
 def reproduce(run: Run) -> Section:
     """Return the section "Reproduce": versions, command, seed, fingerprints of the data, and the config."""
     manifest = run.manifest
-    config = (run.folder.path / run_files.CONFIG).read_text(encoding="utf-8")
+    config = run.folder.local(run_files.CONFIG).read_text(encoding="utf-8")
     rows = [
         ["recsys", manifest["recsys"]],
         ["commit", manifest["commit"] or "not a git checkout"],

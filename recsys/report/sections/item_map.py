@@ -100,13 +100,13 @@ def _factors(run: Run, name: str) -> tuple[str, np.ndarray, IdMap] | None:
     factors.
     """
     items = IdMap.of(run.items[ITEM])
-    if (run.folder.path / run_files.item_factors(name)).exists():
+    if run.folder.has(run_files.item_factors(name)):
         model = open_item_side(run.folder, name, items)
         if not isinstance(model, ALS):
             return None
         return name, model.item_factors_[model.known_], IdMap(items.ids[model.known_], items.dtype)
     # The factors of a member of a cascade or a blend are in a folder below that of the model.
-    model_folder = run.folder.path / run_files.model_folder(name)
+    model_folder = run.folder.local(run_files.model_folder(name))
     paths: list[Path] = sorted(model_folder.rglob("item_factors_.npy"))
     if not paths:
         return None

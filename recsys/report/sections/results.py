@@ -332,7 +332,7 @@ def sampled_candidates(run: Run) -> Section | None:
     A warning names both orders of the models if they differ. The result is None for a run that did
     not sample candidates.
     """
-    if not (run.folder.path / run_files.SAMPLED).exists():
+    if not run.folder.has(run_files.SAMPLED):
         return None
     record = run.folder.read_json(run_files.SAMPLED)
     n = record["sampled"]

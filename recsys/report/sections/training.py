@@ -24,7 +24,7 @@ def training(run: Run) -> Section | None:
     If the run measured it, the section also has the quality of the lists after each sweep. The
     result is None if no model has recorded its objective after at least two sweeps.
     """
-    if not (run.folder.path / run_files.TRAINING).exists():
+    if not run.folder.has(run_files.TRAINING):
         return None
     record = run.folder.read_json(run_files.TRAINING)
     curves = {name: np.array(losses) for name, losses in record.items() if len(losses) > 1}
@@ -34,7 +34,7 @@ def training(run: Run) -> Section | None:
     shares = {name: losses / losses[0] for name, losses in curves.items()}
     svg = plots.lines(shares, "sweep", "objective, share of the first sweep's", run.best_model)
     figures = [Drawing(svg, "The objective on train after each sweep.")]
-    if (run.folder.path / run_files.WATCHED).exists():
+    if run.folder.has(run_files.WATCHED):
         watched = run.folder.read_json(run_files.WATCHED)
         sentences += [_describe_quality(name, entry) for name, entry in watched.items()]
         for measure in sorted({entry["measure"] for entry in watched.values()}):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from recsys.data.reading.read import Refusals
 from recsys.data.splitting.audit import describe_drift
 from recsys.data.splitting.strategies import to_iso
 from recsys.errors import InputError
+from recsys.locations import Location
 from recsys.schema import ITEM, SIDE, TIME, USER, VALUE
 
 TRAIN, HISTORY, TEST = "train", "history", "test"
@@ -117,7 +117,7 @@ def count_rows(sided: DataFrame) -> dict[str, RowCounts]:
     return {side: RowCounts(*counts) for side, *counts in rows}
 
 
-def count_item_rows(train: DataFrame, test: DataFrame, path: Path) -> DataFrame:
+def count_item_rows(train: DataFrame, test: DataFrame, path: Location) -> DataFrame:
     """Count the events of each item in train and in test.
 
     The result is a DataFrame with the columns item_id, train and test, where train and test have

@@ -67,7 +67,7 @@ from recsys.data.reading.validate import (
     unit_of_counts,
 )
 from recsys.errors import InputError
-from recsys.locations import is_remote, local_path
+from recsys.locations import Location, is_remote, local_path
 from recsys.schema import CANONICAL_INT, EVENT, FALLBACK, ITEM, ITEMS, SIDE, TIME, USER, USERS, VALUE, unify_ids
 from recsys.spark.data.remote import fetch_source, make_source, spark_uri
 from recsys.spark.table_files import hadoop_path
@@ -194,7 +194,7 @@ class CheckedLog:
 
 
 def read_tables(
-    spark: SparkSession, data: DataSettings, work: Path, events: str | dict[str, str] | None = None
+    spark: SparkSession, data: DataSettings, work: Location, events: str | dict[str, str] | None = None
 ) -> SparkTables:
     """Read and check the events, items and users that ``data`` names, and return them as tables.
 
@@ -222,7 +222,7 @@ def read_tables(
         locations = list(events.values())
         log = _read_parts(spark, events, data, work)
     with _read_errors_explained(locations[0]):
-        item_table, user_table, duplicates = _read_attributes(spark, data, locations, log.refusals, work)
+        item_table, user_table, duplicates = _read_attributes(spark, data, locations, log.refusals)
         accepted, tables = _unify_id_types(log.accepted, log.is_canonical, {"items": item_table, "users": user_table})
         items = None
         if tables["items"] is not None:
@@ -230,7 +230,7 @@ def read_tables(
     return SparkTables(accepted, items, log.refusals, tables["items"], tables["users"], duplicates)
 
 
-def _read_log(spark: SparkSession, location: str, data: DataSettings, path: Path) -> CheckedLog:
+def _read_log(spark: SparkSession, location: str, data: DataSettings, path: Location) -> CheckedLog:
     """Read and check one file or folder of events, and write the checked rows to ``path``.
 
     If the settings have no unit of times, it is guessed from the first rows. If all rows together
@@ -261,7 +261,7 @@ def _read_log(spark: SparkSession, location: str, data: DataSettings, path: Path
     return CheckedLog(accepted, is_canonical, refusals)
 
 
-def _read_parts(spark: SparkSession, parts: dict[str, str], data: DataSettings, work: Path) -> CheckedLog:
+def _read_parts(spark: SparkSession, parts: dict[str, str], data: DataSettings, work: Location) -> CheckedLog:
     """Return the parts of a split as one log with a column ``side``, with ids of one type."""
     logs = {side: _read_log(spark, location, data, work / f"checked-{side}") for side, location in parts.items()}
     frames = {side: log.accepted for side, log in logs.items()}
@@ -282,7 +282,7 @@ def _read_parts(spark: SparkSession, parts: dict[str, str], data: DataSettings, 
     return CheckedLog(accepted, is_canonical, refusals)
 
 
-def _write_checked(raw: RawEvents, unit: Any, path: Path, *, count_forms: bool) -> dict[str, Any]:
+def _write_checked(raw: RawEvents, unit: Any, path: Location, *, count_forms: bool) -> dict[str, Any]:
     """Check all rows, write them to ``path``, and return the values of :func:`_counted_columns`."""
     counts = Observation()
     checked = _checked_rows(raw, unit, count_forms=count_forms)
@@ -946,7 +946,7 @@ def _file_names(spark: SparkSession, source: Source) -> dict[int, str]:
 
 
 def _read_attributes(
-    spark: SparkSession, data: DataSettings, locations: list[str], refusals: Refusals, work: Path
+    spark: SparkSession, data: DataSettings, locations: list[str], refusals: Refusals
 ) -> tuple[pd.DataFrame | None, pd.DataFrame | None, dict[str, int]]:
     """Read the items table and the users table into the memory of the driver.
 
@@ -957,11 +957,11 @@ def _read_attributes(
     items, users = (layout.items(), layout.users()) if layout else (None, None)
     duplicates = {}
     if data.items:
-        side = read_attributes(fetch_source(spark, data.items, work / "fetched_items"), ITEMS, data.reading)
+        side = read_attributes(fetch_source(spark, data.items), ITEMS, data.reading)
         items = _accept(side, refusals, data.reading)
         duplicates["items"] = side.duplicates
     if data.users:
-        side = read_attributes(fetch_source(spark, data.users, work / "fetched_users"), USERS, data.reading)
+        side = read_attributes(fetch_source(spark, data.users), USERS, data.reading)
         users = _accept(side, refusals, data.reading)
         duplicates["users"] = side.duplicates
     return items, users, duplicates

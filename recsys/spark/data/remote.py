@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -145,15 +146,15 @@ def spark_uri(source: Source) -> str:
     return spark_path(source.path)
 
 
-def fetch_source(spark: SparkSession, location: str, folder: Path) -> Source:
+def fetch_source(spark: SparkSession, location: str) -> Source:
     """Return the source of a small table, as a file or folder on this machine.
 
-    A table on another file system is first copied to ``folder``, which must not exist.
+    A table on another file system is first copied to a temporary folder, which is removed when the
+    session ends.
 
     Args:
         spark: the session.
         location: a path or a URI, as for :func:`make_source`.
-        folder: the folder for the copy.
 
     Raises:
         InputError: the table does not exist, or Spark cannot read it.
@@ -161,12 +162,12 @@ def fetch_source(spark: SparkSession, location: str, folder: Path) -> Source:
     source = make_source(spark, location)
     if source.uri is None:
         return source
+    folder = Path(tempfile.mkdtemp(prefix="recsys-table-", dir=spark.sparkContext._temp_dir))
     target = folder / (source.path.name or "table")
     with _hadoop_errors_explained(source):
         path, files = hadoop_path(spark, location)
         if not files.exists(path):
             raise InputError(f"{location}: no such file or folder.")
-        folder.mkdir(parents=True)
         copy, _ = hadoop_path(spark, f"file://{target.absolute()}")
         files.copyToLocalFile(False, path, copy, True)
     return Source(target, uri=location)

@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,6 +40,7 @@ from recsys.data.splitting.strategies import (
 )
 from recsys.data.weigh import Aggregate, FilterSettings, WeightSettings, zero_removal_counts
 from recsys.errors import ConfigError, InputError
+from recsys.locations import Location
 from recsys.schema import EVENT, ITEM, SIDE, TIME, USER, VALUE
 from recsys.spark.data.audit import (
     HISTORY,
@@ -101,7 +101,7 @@ def split(
     weighting: WeightSettings,
     filters: FilterSettings,
     items: DataFrame | None,
-    work: Path,
+    work: Location,
 ) -> SparkSplit:
     """Split the events on Spark, and return the parts in rows and by id.
 
@@ -221,7 +221,7 @@ class NumberedItems:
         return self.candidates.unionByName(self.other_items)
 
 
-def _number_items(item_rows: DataFrame, items: DataFrame | None, work: Path) -> NumberedItems:
+def _number_items(item_rows: DataFrame, items: DataFrame | None, work: Location) -> NumberedItems:
     """Give each item a row number: first the candidates, then the items that occur only in test.
 
     The candidates are the items of train and of the items table. Each group is numbered in
@@ -515,7 +515,7 @@ def _count_buckets(frame: DataFrame, column: str, bucket_of: Callable[[Column], 
 
 
 def filter_events(
-    events: DataFrame, filters: FilterSettings, work: Path
+    events: DataFrame, filters: FilterSettings, work: Location
 ) -> tuple[DataFrame, dict[str, dict[str, int]]]:
     """Return the events that pass the filters, and how much each filter removed.
 
@@ -589,7 +589,7 @@ def _sum_in_order(time: Column) -> Column:
     return F.aggregate(ordered, F.lit(0.0), lambda sum_, event: sum_ + event["v"])
 
 
-def number_ids(ids: DataFrame, column: str, path: Path, start: int = 0) -> tuple[DataFrame, int]:
+def number_ids(ids: DataFrame, column: str, path: Location, start: int = 0) -> tuple[DataFrame, int]:
     """Number ids in ascending order, and return their row numbers and the number of ids.
 
     The row numbers are a DataFrame with the columns ``column`` (the id) and ``row`` (int). They
@@ -620,7 +620,7 @@ def number_ids(ids: DataFrame, column: str, path: Path, start: int = 0) -> tuple
     return numbered.select(column, (offset + F.col("index")).cast("int").alias("row")), int(rows_of_file.sum())
 
 
-def _weigh(events: DataFrame, weighting: WeightSettings, reference: float | None, path: Path) -> DataFrame:
+def _weigh(events: DataFrame, weighting: WeightSettings, reference: float | None, path: Location) -> DataFrame:
     """Return the events with weighted values and without the column ``event``.
 
     Values are bit for bit those of the local :func:`recsys.data.weigh.weigh_events`, which is
@@ -674,7 +674,7 @@ def _rows_removed(removed: dict[str, dict[str, int]]) -> int:
     return sum(counts["rows"] for counts in removed.values())
 
 
-def write_and_read(frame: DataFrame, path: Path) -> DataFrame:
+def write_and_read(frame: DataFrame, path: Location) -> DataFrame:
     """Write a frame to ``path`` as Parquet and return the written table.
 
     Steps that read the result do not compute the earlier steps again.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from pyspark.sql import DataFrame
@@ -11,6 +10,7 @@ from pyspark.sql import functions as F
 
 from recsys.errors import ConfigError
 from recsys.evaluation.settings import EvaluationSettings, choose_ranked_items
+from recsys.locations import Location
 from recsys.schema import VALUE
 from recsys.spark.data.split import SparkSplit, write_and_read
 
@@ -45,7 +45,9 @@ class Truth:
     ranked_items: np.ndarray | None = None
 
     @classmethod
-    def from_split(cls, split: SparkSplit, settings: EvaluationSettings, *, exclude_seen: bool, work: Path) -> Truth:
+    def from_split(
+        cls, split: SparkSplit, settings: EvaluationSettings, *, exclude_seen: bool, work: Location
+    ) -> Truth:
         """Return the truth of the users of ``split.test``, written to a folder.
 
         Args:
@@ -142,7 +144,7 @@ class Truth:
         propensity = (F.col("likes") + 1) / F.lit(most_likes + 1)
         return replace(self, relevant=relevant.withColumn(PROPENSITY, propensity).drop("likes"))
 
-    def write(self, work: Path) -> Truth:
+    def write(self, work: Location) -> Truth:
         """Write both tables below the folder ``work``, and return a truth that reads them from there.
 
         So the tables are computed only once.

@@ -8,7 +8,6 @@ items now that they have not liked.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,6 +22,7 @@ from recsys.features.terms import (
     require_features,
     weigh_terms,
 )
+from recsys.locations import Location
 from recsys.schema import ITEM
 from recsys.spark.training.als import fit_als_once, fold_in
 from recsys.spark.training.parameters import SparkALSParameters, SparkAttributesParameters, TrainingData
@@ -87,7 +87,7 @@ def predict_cold_items(
     terms: csr_array,
     liked_by: np.ndarray,
     params: SparkAttributesParameters,
-    work: Path,
+    work: Location,
 ) -> FittedALS:
     """Give a factor to each cold item that has a term, and return the new model.
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from pyspark.sql import functions as F
 from recsys.als import solvers
 from recsys.als.definition import Objective
 from recsys.errors import InputError
+from recsys.locations import Location
 from recsys.schema import VALUE
 from recsys.spark.training import trainer
 from recsys.spark.training.parameters import SparkALSParameters, TrainingData
@@ -64,7 +64,7 @@ def fit_als_once(parameters: SparkALSParameters, data: TrainingData) -> FittedAL
     return data.trained[key]
 
 
-def fit_als(train: DataFrame, candidates: int, params: SparkALSParameters, work: Path) -> FittedALS:
+def fit_als(train: DataFrame, candidates: int, params: SparkALSParameters, work: Location) -> FittedALS:
     """Train ALS on pairs, and return the factors of users and items.
 
     The user factors are written below the folder ``work``. A user or item without a training pair
@@ -97,7 +97,7 @@ def fit_als(train: DataFrame, candidates: int, params: SparkALSParameters, work:
     return fitted
 
 
-def _train_mllib(train: DataFrame, candidates: int, params: SparkALSParameters, work: Path) -> FittedALS:
+def _train_mllib(train: DataFrame, candidates: int, params: SparkALSParameters, work: Location) -> FittedALS:
     spark = train.sparkSession
     if spark.sparkContext.getCheckpointDir() is None:  # without one MLlib's checkpoint interval does nothing
         spark.sparkContext.setCheckpointDir(str(work / "checkpoints"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -20,6 +19,7 @@ from recsys.config import Config
 from recsys.errors import ConfigError
 from recsys.evaluation.settings import BASELINES
 from recsys.linalg import CSR
+from recsys.locations import Location
 from recsys.parameters import STRICT, build_each, build_from_parameters, is_class_path
 
 
@@ -128,7 +128,7 @@ class TrainingData:
     candidates: int
     items: pd.DataFrame
     liked_by: np.ndarray
-    work: Path
+    work: Location
     trained: dict[tuple[Any, ...], Any] = dataclasses.field(default_factory=dict)
 
 

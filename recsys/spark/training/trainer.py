@@ -23,7 +23,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import reduce
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,6 +33,7 @@ from pyspark.sql import functions as F
 from recsys import linalg
 from recsys.als import solvers
 from recsys.errors import InputError
+from recsys.locations import Location
 from recsys.schema import VALUE
 from recsys.spark.training import blocks, training_curve
 from recsys.spark.training.parameters import SparkALSParameters
@@ -67,7 +67,7 @@ class FittedALS(NamedTuple):
     curve: TrainingCurve | None = None
 
 
-def train(pairs: DataFrame, candidates: int, params: SparkALSParameters, path: Path) -> FittedALS:
+def train(pairs: DataFrame, candidates: int, params: SparkALSParameters, path: Location) -> FittedALS:
     """Train ALS on the pairs of a log, and return the factors of users and items.
 
     The user factors are computed last, in float64, from the final item factors and all pairs of
