@@ -60,6 +60,17 @@ def run_on_spark(spark, *arguments, **sections):
     return Path(raw["out"])
 
 
+def blank_figures(patch):
+    """Let ``patch`` leave out the content of figures, but not their size, wherever a report is made."""
+
+    def blank(figure, file, **options):
+        width, height = 72 * figure.get_size_inches()
+        file.write(f'<svg width="{width}pt" height="{height}pt"></svg>')
+
+    patch.setattr("matplotlib.figure.Figure.savefig", blank)
+    patch.setattr("matplotlib.figure.Figure.draw_without_rendering", lambda figure: None)
+
+
 def run_job(name, *words):
     """Run a job of ``jobs/`` in this process, so that it uses the session of the tests; return its exit code."""
     spec = importlib.util.spec_from_file_location(name, ROOT / "jobs" / f"{name}.py")

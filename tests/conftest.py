@@ -96,14 +96,10 @@ def figures(request):
     if everywhere or request.path.parent.name in ("report", "browser"):
         yield
         return
-
-    def blank(figure, file, **options):
-        width, height = 72 * figure.get_size_inches()
-        file.write(f'<svg width="{width}pt" height="{height}pt"></svg>')
+    from builders import blank_figures
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("matplotlib.figure.Figure.savefig", blank)
-        patch.setattr("matplotlib.figure.Figure.draw_without_rendering", lambda figure: None)
+        blank_figures(patch)
         yield
 
 

@@ -22,10 +22,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+from builders import blank_figures
+
 STUDY_LOG = "study.log"
 FAULTS = ("kill", "interrupt", "full disk", "file size")
 SETS = ("report", "tune")
 """Verbs whose result is several files beside others."""
+
+READ_BY_OTHERS = ("run", "bundle", "recommend --out")
+"""Verbs whose results other verbs read."""
 
 SIZES = (0, 700)
 """Bytes at which a file stops to grow."""
@@ -316,12 +322,15 @@ def main(folder: str, moments: str = "4", *only: str) -> int:
     """Interrupt every verb, print what went wrong, and return the number of verbs for which something did."""
     # Threads and forks do not go together.
     os.environ |= {"NUMBA_DISABLE_JIT": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    # What a figure shows does not change how it is written.
+    blank_figures(pytest.MonkeyPatch())
     place = Path(folder).resolve()
     prepare(place)
     verbs = cases(place)
     bad = 0
     for name, (result, write, is_whole) in verbs.items():
-        # Verbs also read what those before them wrote.
+        if only and name not in (*only, *READ_BY_OTHERS):
+            continue
         if write():
             raise SystemExit(f"{name}: does not work without a fault")
         if only and name not in only:
