@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -196,9 +196,12 @@ def measure_machine(spark: SparkSession, facts: LogFacts, params: ParametersByNa
     if not local:
         text = context.getConf().get("spark.executor.memory", "1g") or "1g"
         heap = context._jvm.org.apache.spark.network.util.JavaUtils.byteStringAsMb(text)  # type: ignore[union-attr]
-    score = measure_score_cost(max((p.rank for p in params.values()), default=1), facts.items)
+    # A larger rank is refused by the plan. Its costs would take minutes and gigabytes to measure.
+    largest = min(facts.users, facts.items)
+    bounded = {name: replace(p, rank=min(p.rank, largest)) for name, p in params.items()}
+    score = measure_score_cost(max((p.rank for p in bounded.values()), default=1), facts.items)
     length = max(1, round(facts.rows / facts.users))
-    pair = {name: measure_pair_cost(p, length, facts.items) for name, p in params.items() if p.trainer == "recsys"}
+    pair = {name: measure_pair_cost(p, length, facts.items) for name, p in bounded.items() if p.trainer == "recsys"}
     return Machine(context.defaultParallelism, int(heap), free, score, pair, local)
 
 

@@ -81,5 +81,5 @@ def test_the_verb_prints_json_or_refuses(spark, world_files, tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["facts"]["rows"] == len(pd.read_csv(world_files["events"]))
     assert found["memory"]["total"] > 0
-    assert run_verb(["plan", str(tmp_path / "job.toml"), "--set", "models.als.rank=5000"]) == 2
+    assert run_verb(["plan", str(tmp_path / "job.toml"), "--set", "models.als.rank=1000000"]) == 2
     assert "lower rank" in capsys.readouterr().err
