@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
+
+from recsys.locations import is_remote, local_path
 
 
 def fingerprint(path: Path) -> str:
@@ -26,3 +31,36 @@ def fingerprint(path: Path) -> str:
             while chunk := stream.read(1 << 20):
                 digest.update(chunk)
     return f"sha256:{digest.hexdigest()}"
+
+
+def fingerprint_in_background(locations: Sequence[str]) -> Future[dict[str, str]]:
+    """Start to compute the fingerprints of tables, and return the future dict: location -> fingerprint.
+
+    A thread reads the files while the caller goes on, and ends with the process. For a table on
+    another file system, or one that cannot be read, the dict has the reason in place of the
+    fingerprint.
+
+    Args:
+        locations: paths or URIs of files and folders.
+    """
+    result: Future[dict[str, str]] = Future()
+
+    def compute() -> None:
+        try:
+            result.set_result({location: _fingerprint_or_reason(location) for location in locations})
+        except BaseException as error:
+            # The caller would wait forever for a result.
+            result.set_exception(error)
+
+    threading.Thread(target=compute, name="recsys-fingerprint", daemon=True).start()
+    return result
+
+
+def _fingerprint_or_reason(location: str) -> str:
+    if is_remote(location):
+        return "not computed: on another file system"
+    try:
+        return fingerprint(local_path(location))
+    except OSError as error:
+        # The run itself says what is wrong with a table that it cannot read.
+        return f"not computed: {error}"

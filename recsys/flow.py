@@ -15,6 +15,7 @@ from recsys.config import Config, SettingsError, load_config, require_toml
 from recsys.data.splitting.strategies import ByTime, to_iso
 from recsys.engine import Engine, Progress
 from recsys.errors import ConfigError, InputError, MissingExtra
+from recsys.fingerprint import fingerprint_in_background
 from recsys.locations import Location, is_remote
 from recsys.meter import Meter
 from recsys.parameters import is_class_path
@@ -49,6 +50,8 @@ def run(
     write_report = load_report_writer()
     engine = engine or make_engine(config)
     started = datetime.now(UTC)
+    # A large log takes minutes to read, so it is read while the steps run.
+    fingerprints = fingerprint_in_background(config.tables)
     with (
         Meter() as meter,
         engine.started(meter),
@@ -80,7 +83,7 @@ def run(
             folder.write_json(run_files.METRICS, metrics)
             remove_folds(folder)
         folder.write_text(run_files.CONFIG, config.to_toml())
-        folder.write_manifest(seed=config.seed, inputs=config.tables, hops=meter.hops, started=started)
+        folder.write_manifest(seed=config.seed, inputs=fingerprints.result(), hops=meter.hops, started=started)
         write_report(folder)
     return metrics
 

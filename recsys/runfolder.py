@@ -34,8 +34,7 @@ import pyarrow.dataset as ds
 
 from recsys.atomic_writing import NO_SPACE, new_file, new_folder, scratch_folder, write_text, write_texts
 from recsys.errors import RunFolderError
-from recsys.fingerprint import fingerprint
-from recsys.locations import Location, Uri, is_remote, local_path, parse_location
+from recsys.locations import Location, Uri, is_remote, parse_location
 from recsys.replacing import KIND, MANIFEST_KEYS, Kind, is_unfinished, require_replaceable, resolve_target
 from recsys.run_files import MANIFEST, SUCCESS, WORK
 from recsys.run_versions import Version, new_version, open_version
@@ -323,7 +322,9 @@ class RunFolder:
         except (*DAMAGE, OSError) as error:
             raise RunFolderError(f"{self._describe(name)}: cannot be read: {error}. Run it again.") from error
 
-    def write_manifest(self, *, seed: int, inputs: list[str], hops: list[dict[str, Any]], started: datetime) -> None:
+    def write_manifest(
+        self, *, seed: int, inputs: Mapping[str, str], hops: list[dict[str, Any]], started: datetime
+    ) -> None:
         """Write the manifest, which says how to repeat the run, as ``manifest.json``.
 
         Its keys are:
@@ -339,7 +340,8 @@ class RunFolder:
 
         Args:
             seed: the seed of the run.
-            inputs: the files and folders that the run read, as paths or URIs.
+            inputs: path or URI of each file or folder that the run read -> its fingerprint
+                (:func:`recsys.fingerprint.fingerprint_in_background`).
             hops: :attr:`recsys.meter.Meter.hops`.
             started: when the run started.
 
@@ -357,22 +359,12 @@ class RunFolder:
                 "commit": _commit(),
                 "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
                 "seed": seed,
-                "data": {location: _fingerprint_input(location) for location in inputs},
+                "data": dict(inputs),
                 "hops": hops,
                 "started": started.isoformat(timespec="seconds"),
                 "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             },
         )
-
-
-def _fingerprint_input(location: str) -> str:
-    if is_remote(location):
-        return "not computed: on another file system"
-    try:
-        return fingerprint(local_path(location))
-    except OSError as error:
-        # The run has read the table already: what happens to it now takes nothing from the results.
-        return f"not computed: {error}"
 
 
 def to_json_text(value: Any) -> str:

@@ -64,7 +64,7 @@ def test_a_verb_names_the_uri_that_it_cannot_read_with_all_its_slashes(capsys):
 
 def test_a_run_folder_with_a_source_on_another_file_system_is_replaced(tmp_path):
     with RunFolder.writing(tmp_path / "run") as folder:
-        folder.write_manifest(seed=0, inputs=["hdfs://host/x"], hops=[], started=datetime.now(UTC))
+        folder.write_manifest(seed=0, inputs={"hdfs://host/x": "not computed"}, hops=[], started=datetime.now(UTC))
     RunFolder.require_writable(tmp_path / "run", "run", ["hdfs://host/x"])
     with pytest.raises(RunFolderError, match="is read from this folder"):
         RunFolder.require_writable(tmp_path / "run", "run", [f"file://{tmp_path}/run/x"])

@@ -1,5 +1,6 @@
 """A run folder is whole or is not there; what stood before survives a failure."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 
 from recsys.atomic_writing import remove_leftovers
 from recsys.errors import RunFolderError
-from recsys.fingerprint import fingerprint
+from recsys.fingerprint import fingerprint, fingerprint_in_background
 from recsys.meter import Meter, memory_mb
 from recsys.replacing import MANIFEST_KEYS, is_unfinished
 from recsys.runfolder import RunFolder, to_plain_json
@@ -24,7 +25,7 @@ def make(place, note="one"):
     with RunFolder.writing(place) as run:
         run.write_json("data.json", note)
         run.write_table("per_user.parquet", pd.DataFrame({"a": [1]}))
-        run.write_manifest(seed=1, inputs=[], hops=[], started=datetime.now(UTC))
+        run.write_manifest(seed=1, inputs={}, hops=[], started=datetime.now(UTC))
 
 
 def interrupt(place):
@@ -201,7 +202,7 @@ def test_a_run_and_a_bundle_do_not_replace_each_other(tmp_path):
 def test_a_run_does_not_replace_what_it_reads(tmp_path):
     def read_and_replace(source):
         with RunFolder.writing(tmp_path / "run", "run", [source]) as run:
-            run.write_manifest(seed=1, inputs=[], hops=[], started=datetime.now(UTC))
+            run.write_manifest(seed=1, inputs={}, hops=[], started=datetime.now(UTC))
 
     make(tmp_path / "run")
     (tmp_path / "link.parquet").symlink_to(tmp_path / "run" / "per_user.parquet")
@@ -358,7 +359,7 @@ print(before, after)
 
 def test_a_table_without_rows_keeps_text_as_the_type_of_its_ids(tmp_path):
     with RunFolder.writing(tmp_path / "run") as run:
-        run.write_manifest(seed=1, inputs=[], hops=[], started=datetime.now(UTC))
+        run.write_manifest(seed=1, inputs={}, hops=[], started=datetime.now(UTC))
         run.write_table(
             "t.parquet", pd.DataFrame({"user_id": np.empty(0, dtype=object), "rank": np.empty(0, np.int32)})
         )
@@ -366,11 +367,12 @@ def test_a_table_without_rows_keeps_text_as_the_type_of_its_ids(tmp_path):
     assert (len(table), table["rank"].dtype) == (0, np.int32)
 
 
-def test_a_table_that_disappears_during_a_run_costs_no_results(tmp_path):
+def test_tables_are_fingerprinted_while_a_run_goes_on(tmp_path):
     table = tmp_path / "events.csv"
     table.write_text("user_id,item_id\na,x\n")
-    with RunFolder.writing(tmp_path / "run") as run:
-        table.unlink()
-        run.write_manifest(seed=1, inputs=[str(table)], hops=[], started=datetime.now(UTC))
-    data = RunFolder.open(tmp_path / "run").read_manifest()["data"]
-    assert data[str(table)].startswith("not computed: ")
+    missing = str(tmp_path / "missing.csv")
+    result = fingerprint_in_background([str(table), missing, "hdfs://host/x"]).result(timeout=60)
+    digest = hashlib.sha256(b"user_id,item_id\na,x\n").hexdigest()
+    assert result.pop(str(table)) == f"sha256:{digest}"
+    assert result.pop(missing).startswith("not computed: ")
+    assert result == {"hdfs://host/x": "not computed: on another file system"}

@@ -32,7 +32,7 @@ def packed(tmp_path):
     with RunFolder.writing(tmp_path / "run") as run:
         run.write_text("config.toml", config.to_toml())
         run.write_json("metrics.json", {"models": {"als": {}}})
-        run.write_manifest(seed=0, inputs=[], hops=[], started=datetime.now(UTC))
+        run.write_manifest(seed=0, inputs={}, hops=[], started=datetime.now(UTC))
     saved = SavedModel(
         name="als",
         model=Cascade({"als": als, "popular": Popular().fit(history)}),

@@ -319,7 +319,7 @@ def test_odd_names_are_names_like_others(place, name):
     before = digest(place)
     for _ in range(2):
         with RunFolder.writing(name) as folder:
-            folder.write_manifest(seed=0, inputs=[], hops=[], started=datetime.now(UTC))
+            folder.write_manifest(seed=0, inputs={}, hops=[], started=datetime.now(UTC))
         assert sorted(os.listdir(name)) == ["_SUCCESS", "manifest.json"]
     for path in sorted((place / name).rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()

@@ -38,7 +38,7 @@ def told(place, record, where):
         )
         (folder.path / where).parent.mkdir(parents=True)
         folder.write_json(where, {"record": record})
-        folder.write_manifest(seed=0, inputs=[], hops=[], started=datetime.now(UTC))
+        folder.write_manifest(seed=0, inputs={}, hops=[], started=datetime.now(UTC))
     return choice(Run(RunFolder.open(place)))
 
 

@@ -19,7 +19,7 @@ def told(place, losses, curves=None):
             from recsys.spark.engine import _write_curves
 
             _write_curves(curves, folder)
-        folder.write_manifest(seed=0, inputs=[], hops=[], started=datetime.now(UTC))
+        folder.write_manifest(seed=0, inputs={}, hops=[], started=datetime.now(UTC))
     return training(Run(RunFolder.open(place / "run")))
 
 

@@ -51,7 +51,7 @@ def test_a_full_disk_is_named_and_leaves_nothing(spark, world_files, small_disk)
 @pytest.mark.parametrize("small_disk", [100], indirect=True)  # full somewhat later
 def test_a_full_disk_leaves_the_run_that_was_there(spark, world_files, small_disk):
     with RunFolder.writing(small_disk / "run") as folder:
-        folder.write_manifest(seed=7, inputs=[], hops=[], started=datetime.now(UTC))
+        folder.write_manifest(seed=7, inputs={}, hops=[], started=datetime.now(UTC))
     from recsys.spark.engine import SparkEngine
 
     small_run = settings(world_files["events"], small_disk / "run")
