@@ -44,7 +44,7 @@ def fill(folder, text):
     else:
         folder.version.folder.store.put(part, content)
         folder.version.folder.store.put(str(folder.uri_of(".work/lists/part-0.parquet")), b"x")
-    folder.write_manifest(seed=0, inputs=[], hops=[], started=datetime.now(UTC))
+    folder.write_manifest(seed=0, inputs={}, hops=[], started=datetime.now(UTC))
 
 
 def read(uri=URI):

@@ -320,7 +320,7 @@ class SparkEngine(Engine):
         model = self.fitted[name]
         scorer = model.scorer
         tested = self.truth.tested.select("user")
-        users = self._users_with_seen_items(everyone=settings.everyone and model.users is not None)
+        users = self._users_with_seen_items(everyone=self._lists_everyone(name))
         list_settings = ListSettings(settings.k, memory_mb=settings.memory_mb)
         self.shortfall = None
         allowed = self._allowed_items()
@@ -338,6 +338,10 @@ class SparkEngine(Engine):
         self.lists = write_and_read(lists, self.work / f"lists-{name}")
         with_ids = _with_ids(self.lists, self.split).sortWithinPartitions(USER, RANK)
         with_ids.write.parquet(_uri(self.folder, run_files.topk(name)))
+
+    def _lists_everyone(self, name: str) -> bool:
+        """Return whether a model makes lists for all users, and not only for the tested ones."""
+        return self.config.recommend.everyone and self.fitted[name].users is not None
 
     def _allowed_items(self) -> np.ndarray | None:
         """Return bool[candidates], the items that lists may name; None: all."""
@@ -361,7 +365,6 @@ class SparkEngine(Engine):
         columns = self.layout.columns[len(self.layout.metrics) :]
         further = (beyond.columns_of(self.catalogue, self.truth, k), columns)
         per_user = evaluate.per_user(self.lists, self.truth, k, further=further)
-        per_user = per_user.join(self.split.users.withColumnRenamed("row", "user"), "user")
         listed = F.col("n_listed")
         reason = evaluate.shortfall(listed, k, self.split.candidates)
         if self.shortfall is not None:
@@ -372,9 +375,10 @@ class SparkEngine(Engine):
         counts = Observation()
         per_user = per_user.observe(counts, *evaluate.count_columns(self.config.judge, k))
         self.judged[name] = write_and_read(per_user, self.work / f"judged-{name}")
-        self.exposures[name] = beyond.exposure(
-            self.lists, self.truth.tested, self.split.candidates, self.truth.ranked_items
-        )
+        lists = self.lists
+        if self._lists_everyone(name):
+            lists = lists.join(self.truth.tested.select("user"), "user", "left_semi")
+        self.exposures[name] = beyond.exposure(lists, self.split.candidates, self.truth.ranked_items)
         self.counts[name] = evaluate.counts_of_sums(counts.get) | self.truth.counts
 
     def summarise(self) -> dict[str, Any]:
@@ -648,7 +652,7 @@ def _with_ids(frame: DataFrame, parts: SparkSplit) -> DataFrame:
 
 def _candidates(parts: SparkSplit, table: pd.DataFrame | None) -> pd.DataFrame:
     """Return the ids of the candidates in row order, with the columns of the items table."""
-    candidates = parts.items.where(F.col("row") < parts.candidates).orderBy("row").select(ITEM).toPandas()
+    candidates = pd.DataFrame({ITEM: parts.item_ids[: parts.candidates]})
     if table is None:
         return candidates
     return candidates.merge(table, on=ITEM, how="left")

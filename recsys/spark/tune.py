@@ -156,7 +156,7 @@ def _judge(
     truth = Truth.from_pairs(test, train, judging, exclude_seen=exclude_seen)
     if judging.debiased:
         truth = truth.with_propensity(train)
-    truth = truth.write(work)
+    truth = truth.write(work, users)
     listed = write_and_read(collect_seen_items(train, truth.tested.select("user")), work / "listed")
     # Segments need the users table, which folds do not have; popular items stand in for them in
     # every trial.

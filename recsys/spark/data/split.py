@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from functools import partial, reduce
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
 from recsys.data import weigh
 from recsys.data.card import DAY
@@ -49,10 +50,13 @@ from recsys.spark.data.audit import (
     TRAIN,
     RowCounts,
     SplitCounts,
-    count_item_rows,
+    adds_exactly,
+    count_items,
+    count_pairs,
     count_rows,
     describe_overlap,
     describe_part,
+    item_table,
 )
 
 LEVELS: tuple[Callable[[Column], Column], ...] = (
@@ -75,6 +79,7 @@ class SparkSplit:
             (user, item) pair, where ``user`` and ``item`` are row numbers.
         users: columns (row, user_id) of every user.
         items: columns (row, item_id) of every item.
+        item_ids: the ids of all items in the order of their rows, on the driver.
         candidates: the number of candidates, which are the items of train and of the items table.
             Their rows are below this number. All other items occur only in test.
         timed: whether events have timestamps.
@@ -88,6 +93,7 @@ class SparkSplit:
     test: DataFrame
     users: DataFrame
     items: DataFrame
+    item_ids: pd.Index
     candidates: int
     timed: bool
     by_id: dict[str, DataFrame]
@@ -132,61 +138,73 @@ def split(
     if cut is None or weighting.session_minutes is not None:
         sided = write_and_read(keep_last_of_session(sided, weighting), work / "sided")
     raw = {side: sided.where(F.col(SIDE) == side).drop(SIDE) for side in (TRAIN, HISTORY, TEST)}
-    rows = count_rows(sided)
-    rows_of_sessions = sum(counts.rows for counts in rows.values())
     raw[TRAIN], removed = filter_events(raw[TRAIN], filters, work)
     if _rows_removed(removed):
         raw[TRAIN] = write_and_read(raw[TRAIN], work / "train_rows")
-        rows |= {TRAIN: NO_ROWS} | count_rows(raw[TRAIN].withColumn(SIDE, F.lit(TRAIN)))
+        sided = _with_sides(raw)
+    item_counts = count_items(sided)
+    rows = count_rows(item_counts)
     if weighting.session_minutes is not None:
+        rows_of_sessions = sum(counts.rows for counts in rows.values()) + _rows_removed(removed)
         removed["session_minutes"] = {"rows": events.count() - rows_of_sessions, "ids": 0}
     _refuse_empty(rows, events, rule, removed)
 
     newest = rows[TRAIN].last if timed else None
-    weighed = {
-        TRAIN: _weigh(raw[TRAIN], weighting, newest, work / "weighed_train"),
-        TEST: _weigh(raw[TEST], weighting, None, work / "weighed_test"),
-    }
-    item_rows = count_item_rows(raw[TRAIN], raw[TEST], work / "item_rows")
-    weighed_item_rows = item_rows
-    if weighting.events:
+    weighed = sided.drop(EVENT)
+    weighed_counts = item_counts
+    if _changes_values(raw[TRAIN], weighting, newest):
         # Event types of weight 0 leave the log here, and with them perhaps items.
-        weighed_item_rows = count_item_rows(weighed[TRAIN], weighed[TEST], work / "weighed_item_rows")
-    catalogue = _number_items(weighed_item_rows, items, work)
+        references = {TRAIN: newest, HISTORY: newest, TEST: None}
+        parts = {
+            side: _weigh(part, weighting, references[side], work / f"weighed_{side}")
+            for side, part in raw.items()
+            if side in rows
+        }
+        weighed = _with_sides(parts)
+        weighed_counts = count_items(weighed)
+    weighed_item_rows = item_table(weighed_counts)
+    catalogue = _number_items(weighed_item_rows, items, events)
+    history = TRAIN
     dropped = 0
     if rule.has_history_events:
-        weighed_history = _weigh(raw[HISTORY], weighting, newest, work / "weighed_history")
-        usable = weighed_history.join(F.broadcast(catalogue.candidates), ITEM, "left_semi")
-        dropped = weighed_history.count() - usable.count()
-        weighed[HISTORY] = weighed[TRAIN].unionByName(usable)
-        raw[HISTORY] = raw[TRAIN].unionByName(raw[HISTORY])
+        history = HISTORY
         rows[HISTORY] = rows[TRAIN] + rows.get(HISTORY, NO_ROWS)
+        raw[HISTORY] = raw[TRAIN].unionByName(raw[HISTORY])
+        is_history = weighed_counts[SIDE] == HISTORY
+        is_candidate = weighed_counts[ITEM].isin(catalogue.ids[: catalogue.n_candidates])
+        dropped = int(weighed_counts["rows"][is_history & ~is_candidate].sum())
+        usable = weighed.where(F.col(SIDE) != TEST).join(F.broadcast(catalogue.candidates), ITEM, "left_semi")
+        weighed = weighed.where(F.col(SIDE) != HISTORY).unionByName(usable.withColumn(SIDE, F.lit(HISTORY)))
     else:
-        raw[HISTORY] = raw[TRAIN]
         rows[HISTORY] = rows[TRAIN]
-    history_users = weighed.get(HISTORY, weighed[TRAIN]).select(USER)
-    users, _ = number_ids(history_users.union(weighed[TEST].select(USER)).distinct(), USER, work / "users")
+        raw[HISTORY] = raw[TRAIN]
+    users, _ = number_ids(weighed.select(USER).distinct(), USER, work / "users")
     item = F.broadcast(catalogue.items.withColumnRenamed("row", "item"))
     user = users.withColumnRenamed("row", "user")
+    numbered = weighed.join(item, ITEM).join(user, USER)
+    exact = weighting.aggregate == "sum" and adds_exactly(weighed_counts)
     # Each pair is written by row and by id, so that neither has to be looked up again.
-    pairs = {}
-    for side, part in weighed.items():
-        # Counted before the joins, which change no value.
-        exact = weighting.aggregate == "sum" and _adds_exactly(part)
-        numbered = part.join(item, ITEM).join(user, USER)
-        pairs[side] = write_and_read(aggregate_events(numbered, weighting.aggregate, exact=exact), work / side)
-    by_row = {side: table.select("user", "item", VALUE, TIME) for side, table in pairs.items()}
+    pairs = _write_sides(aggregate_events(numbered, weighting.aggregate, exact=exact), work / "pairs")
+    by_side = {side: pairs.where(F.col(SIDE) == side) for side in dict.fromkeys((TRAIN, history, TEST))}
+    by_row = {side: table.select("user", "item", VALUE, TIME) for side, table in by_side.items()}
     result = SparkSplit(
         train=by_row[TRAIN],
-        history=by_row.get(HISTORY, by_row[TRAIN]),
+        history=by_row[history],
         test=by_row[TEST],
         users=users,
         items=catalogue.items,
+        item_ids=catalogue.ids,
         candidates=catalogue.n_candidates,
         timed=timed,
-        by_id={side: table.select(USER, ITEM, VALUE, TIME) for side, table in pairs.items()},
+        by_id={side: table.select(USER, ITEM, VALUE, TIME) for side, table in by_side.items()},
     )
-    counts = SplitCounts(rows, item_rows, weighed_item_rows, catalogue.other_items, catalogue.n_other_items)
+    counts = SplitCounts(
+        rows,
+        item_table(item_counts),
+        weighed_item_rows,
+        catalogue.ids[catalogue.n_candidates :],
+        count_pairs(pairs, history),
+    )
     result.about.update(_describe(result, raw, counts, rule))
     result.about.update(
         decay_reference=to_iso(newest) if weighting.half_life_days and newest is not None else None,
@@ -198,50 +216,65 @@ def split(
     return result
 
 
+def _with_sides(parts: dict[str, DataFrame]) -> DataFrame:
+    """Return the events of all parts as one table, with the name of the part in the column side."""
+    return reduce(DataFrame.unionByName, [part.withColumn(SIDE, F.lit(side)) for side, part in parts.items()])
+
+
+def _write_sides(pairs: DataFrame, path: Location) -> DataFrame:
+    """Write pairs with the column side, a folder per side, and return the written table.
+
+    Who reads one side of it does not read the others.
+    """
+    pairs.write.partitionBy(SIDE).parquet(str(path))
+    # Without any pair there is no file that would have the columns.
+    return pairs.sparkSession.read.schema(pairs.schema).parquet(str(path))
+
+
 @dataclass(frozen=True)
 class NumberedItems:
     """All items with their row numbers.
 
     Attributes:
-        candidates: columns (item_id, row) of the items that can be recommended, with rows from 0.
-        n_candidates: the number of candidates.
-        other_items: columns (item_id, row) of the items that occur only in test. Their rows follow
-            those of the candidates.
-        n_other_items: the number of these other items.
+        items: columns (item_id, row) of all items, with rows from 0, candidates first.
+        ids: the ids in the order of the rows.
+        n_candidates: the number of candidates, which are the items that can be recommended. All
+            other items occur only in test.
     """
 
-    candidates: DataFrame
+    items: DataFrame
+    ids: pd.Index
     n_candidates: int
-    other_items: DataFrame
-    n_other_items: int
 
     @property
-    def items(self) -> DataFrame:
-        """All items with their row numbers, as a DataFrame with the columns item_id and row."""
-        return self.candidates.unionByName(self.other_items)
+    def candidates(self) -> DataFrame:
+        """The candidates, as a DataFrame with the columns item_id and row."""
+        return self.items.where(F.col("row") < self.n_candidates)
 
 
-def _number_items(item_rows: DataFrame, items: DataFrame | None, work: Location) -> NumberedItems:
+def _number_items(item_rows: pd.DataFrame, items: DataFrame | None, events: DataFrame) -> NumberedItems:
     """Give each item a row number: first the candidates, then the items that occur only in test.
 
     The candidates are the items of train and of the items table. Each group is numbered in
     ascending order of the ids.
 
     Args:
-        item_rows: one row per item: item_id, ``train`` (the number of its events in train) and
-            ``test`` (the number of its events in test).
+        item_rows: by item id, ``train`` (the number of its events in train) and ``test`` (the
+            number of its events in test).
         items: the items table, or None without one.
-        work: folder to which the sorted ids are written.
+        events: the column item_id, for the type of the ids.
     """
-    ids = item_rows.where(F.col(TRAIN) > 0).select(ITEM)
+    candidates = item_rows.index[item_rows[TRAIN] > 0]
+    id_field = events.schema[ITEM]
     if items is not None:
-        ids = ids.union(items.select(ITEM)).distinct()
-    candidates, n_candidates = number_ids(ids, ITEM, work / "candidates")
-    test_items = item_rows.where((F.col(TEST) > 0) & (F.col(TRAIN) == 0)).select(ITEM)
-    if items is not None:
-        test_items = test_items.join(F.broadcast(candidates), ITEM, "left_anti")
-    other_items, n_other_items = number_ids(test_items, ITEM, work / "other_items", start=n_candidates)
-    return NumberedItems(candidates, n_candidates, other_items, n_other_items)
+        # Integers of the items table may be wider than those of the events.
+        id_field = events.select(ITEM).union(items.select(ITEM)).schema[ITEM]
+        candidates = candidates.append(pd.Index(items.select(ITEM).toPandas()[ITEM])).unique().sort_values()
+    test_items = item_rows.index[(item_rows[TEST] > 0) & (item_rows[TRAIN] == 0)]
+    ids = candidates.append(test_items[~test_items.isin(candidates)])
+    schema = T.StructType([id_field, T.StructField("row", T.IntegerType())])
+    table = pd.DataFrame({ITEM: ids, "row": np.arange(len(ids), dtype=np.int32)})
+    return NumberedItems(events.sparkSession.createDataFrame(table, schema), ids, len(candidates))
 
 
 def _describe(split: SparkSplit, raw: dict[str, DataFrame], counts: SplitCounts, rule: AnyRule) -> dict[str, Any]:
@@ -259,22 +292,15 @@ def _describe(split: SparkSplit, raw: dict[str, DataFrame], counts: SplitCounts,
     Raises:
         InputError: train or test has no pairs.
     """
-    table = counts.weighed_item_rows.select(TRAIN, TEST).toPandas()
-    trained = table[TRAIN].to_numpy() > 0
-    tested = table[TEST].to_numpy() > 0
-    train = describe_part(counts.rows[TRAIN], split.train, int(trained.sum()))
-    test = describe_part(counts.rows[TEST], split.test, int(tested.sum()))
+    trained = counts.weighed_item_rows[TRAIN].to_numpy() > 0
+    tested = counts.weighed_item_rows[TEST].to_numpy() > 0
+    train = describe_part(TRAIN, counts, int(trained.sum()))
+    test = describe_part(TEST, counts, int(tested.sum()))
     history = train
     if rule.has_history_events:
-        n_items = split.history.select("item").distinct().count()
-        history = describe_part(counts.rows[HISTORY], split.history, n_items)
+        history = describe_part(HISTORY, counts, split.history.select("item").distinct().count())
     if not train["pairs"] or not test["pairs"]:
         raise InputError(WEIGHTLESS)
-    overlap = describe_overlap((split.history, split.test), raw, counts)
-    if rule.has_history_events:
-        train_only = split.train.select("user").distinct().join(split.test, "user", "left_anti").count()
-    else:
-        train_only = train["users"] - overlap["test_users"]["warm"]
     return {
         "rule": rule.rule,
         "parameters": rule_parameters(rule),
@@ -284,10 +310,10 @@ def _describe(split: SparkSplit, raw: dict[str, DataFrame], counts: SplitCounts,
         HISTORY: history,
         TEST: test,
         "candidates": split.candidates,
-        "users_wholly_in_train": train_only,
+        "users_wholly_in_train": counts.pairs.train_only_users,
         "filters": {},
         "history_rows_outside_candidates": 0,
-        **overlap,
+        **describe_overlap(raw, counts),
         "test_items": {"warm": int((tested & trained).sum()), "cold": int((tested & ~trained).sum())},
     }
 
@@ -426,13 +452,12 @@ def cut_time(events: DataFrame, test: float) -> float:
     first = total - int(test * total)
     if first == total:
         return float(days["high"].max())
-    cut, earlier = _descend(events, TIME, days, first)
+    boundary = _descend(events, TIME, days, first)
     # Events of one time must not be on both sides, so the cut moves past them if there are later
     # ones.
-    if 0 < first != earlier:
-        next_time = _first(events.where(F.col(TIME) > cut).agg(F.min(TIME)))
-        return cut if next_time is None else next_time
-    return cut
+    if 0 < first != boundary.earlier and boundary.following is not None:
+        return boundary.following
+    return boundary.value
 
 
 def keep_last_of_session(sided: DataFrame, weighting: WeightSettings) -> DataFrame:
@@ -474,12 +499,25 @@ def order_statistic(frame: DataFrame, column: str, position_of: Callable[[int], 
     days = _count_buckets(frame, column, LEVELS[0])
     if not len(days):
         return math.inf
-    return _descend(frame, column, days, position_of(int(days["count"].sum())))[0]
+    return _descend(frame, column, days, position_of(int(days["count"].sum()))).value
 
 
-def _descend(frame: DataFrame, column: str, days: pd.DataFrame, position: int) -> tuple[float, int]:
-    """Return the value at a position of a column in ascending order, and the number of smaller
-    rows.
+class _OrderStatistic(NamedTuple):
+    """The value at a position of a column in ascending order.
+
+    Attributes:
+        value: the value.
+        earlier: the number of rows with a smaller value.
+        following: the smallest larger value, None if there is none.
+    """
+
+    value: float
+    earlier: int
+    following: float | None
+
+
+def _descend(frame: DataFrame, column: str, days: pd.DataFrame, position: int) -> _OrderStatistic:
+    """Return the value at a position of a column in ascending order.
 
     Args:
         days: the counts of :func:`_count_buckets` for the first of :data:`LEVELS`.
@@ -487,6 +525,7 @@ def _descend(frame: DataFrame, column: str, days: pd.DataFrame, position: int) -
     """
     counts = days
     earlier = 0
+    following = None
     for level, bucket_of in enumerate(LEVELS):
         if level:
             counts = _count_buckets(frame, column, bucket_of)
@@ -494,11 +533,14 @@ def _descend(frame: DataFrame, column: str, days: pd.DataFrame, position: int) -
         index = int(np.searchsorted(cumulative, position - earlier, side="right"))
         if index:
             earlier += int(cumulative[index - 1])
+        # In the last bucket of a day or second, the next value is the first after that day or second.
+        if index + 1 < len(counts):
+            following = float(counts["low"].iloc[index + 1])
         low, high = counts["low"].iloc[index], counts["high"].iloc[index]
         if low == high:
             break
         frame = frame.where(bucket_of(F.col(column)) == counts["bucket"].iloc[index].item())
-    return float(low), earlier
+    return _OrderStatistic(float(low), earlier, following)
 
 
 def _count_buckets(frame: DataFrame, column: str, bucket_of: Callable[[Column], Column]) -> pd.DataFrame:
@@ -546,9 +588,10 @@ def filter_events(
 def aggregate_events(events: DataFrame, rule: Aggregate, *, exact: bool) -> DataFrame:
     """Add up the events of each (user, item) pair, and return one row per pair.
 
-    The columns are user_id, item_id, user, item, value (float) and timestamp (long). Values and
-    times are bit for bit those of the local :func:`recsys.data.weigh.aggregate_events`, which
-    defines the rules. The timestamp is -1 without timestamps.
+    The columns are user_id, item_id, user, item, value (float) and timestamp (long), and ``side`` if
+    events have it: then the events of each side are added up by themselves. Values and times are
+    bit for bit those of the local :func:`recsys.data.weigh.aggregate_events`, which defines the
+    rules. The timestamp is -1 without timestamps.
 
     Args:
         events: columns (user_id, item_id, value, user, item), and optionally timestamp. ``user``
@@ -563,7 +606,7 @@ def aggregate_events(events: DataFrame, rule: Aggregate, *, exact: bool) -> Data
     if rule == "last" and TIME not in events.columns:
         raise ConfigError(weigh.LAST_NEEDS_TIMES)
     time = F.col(TIME) if TIME in events.columns else F.lit(-1.0)
-    pairs = events.groupBy(USER, ITEM, "user", "item")
+    pairs = events.groupBy(*(name for name in (USER, ITEM, "user", "item", SIDE) if name in events.columns))
     value = {
         "sum": F.sum(VALUE) if exact else _sum_in_order(time),
         "last": F.max(F.struct(time.alias("t"), F.col(VALUE).alias("v")))["v"],
@@ -571,16 +614,6 @@ def aggregate_events(events: DataFrame, rule: Aggregate, *, exact: bool) -> Data
         "count": F.count(F.lit(1)).cast("double"),
     }
     return pairs.agg(value[rule].cast("float").alias(VALUE), F.floor(F.max(time)).cast("long").alias(TIME))
-
-
-def _adds_exactly(events: DataFrame) -> bool:
-    """Return whether sums of the values are exact in float64 in any order of addition.
-
-    This is true for ratings, because they are multiples of 2^-10 and not too large.
-    """
-    value = F.col(VALUE) * 2**10
-    row = events.agg(F.count(F.lit(1)), F.max(F.abs(value)), F.min(value == F.rint(value))).first()
-    return bool(row and row[2] and row[0] * row[1] < 2**53)
 
 
 def _sum_in_order(time: Column) -> Column:
@@ -620,6 +653,22 @@ def number_ids(ids: DataFrame, column: str, path: Location, start: int = 0) -> t
     return numbered.select(column, (offset + F.col("index")).cast("int").alias("row")), int(rows_of_file.sum())
 
 
+def _changes_values(events: DataFrame, weighting: WeightSettings, reference: float | None) -> bool:
+    """Return whether there is a decay, a weight or another scale to apply to values.
+
+    Args:
+        reference: as in :func:`_weigh`.
+
+    Raises:
+        ConfigError: ``half_life_days`` is set and there are no timestamps.
+    """
+    if weighting.half_life_days and TIME not in events.columns:
+        raise ConfigError(weigh.DECAY_NEEDS_TIMES)
+    decays = weighting.half_life_days is not None and reference is not None
+    has_weights = bool(weighting.events) and EVENT in events.columns
+    return decays or has_weights or weighting.rescales
+
+
 def _weigh(events: DataFrame, weighting: WeightSettings, reference: float | None, path: Location) -> DataFrame:
     """Return the events with weighted values and without the column ``event``.
 
@@ -633,11 +682,7 @@ def _weigh(events: DataFrame, weighting: WeightSettings, reference: float | None
     Raises:
         ConfigError: ``half_life_days`` is set and there are no timestamps.
     """
-    decays = weighting.half_life_days and reference is not None
-    if weighting.half_life_days and TIME not in events.columns:
-        raise ConfigError(weigh.DECAY_NEEDS_TIMES)
-    has_weights = weighting.events and EVENT in events.columns
-    if not decays and not has_weights and not weighting.rescales:
+    if not _changes_values(events, weighting, reference):
         return events.drop(EVENT)
 
     def weigh_batches(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:

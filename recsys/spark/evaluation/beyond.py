@@ -77,23 +77,20 @@ def user_groups(
     return groups, spark.createDataFrame(frame, "key string, inside array<boolean>")
 
 
-def exposure(
-    lists: DataFrame, tested: DataFrame, items: int, ranked_items: np.ndarray | None = None
-) -> dict[str, dict[str, float]]:
+def exposure(lists: DataFrame, items: int, ranked_items: np.ndarray | None = None) -> dict[str, dict[str, float]]:
     """Return the measures that describe all lists of the tested users together, such as coverage.
 
     The result is a dict of the form that ``recsys.evaluation.beyond.of_all_lists`` returns.
 
     Args:
-        lists: columns (user, item, rank, …), where items are rows.
-        tested: columns (user), the tested users.
+        lists: columns (user, item, rank, …), the lists of the tested users; items are rows.
         items: the number of candidates.
         ranked_items: bool[candidates], the items that lists may have. None: all.
     """
-    tested_lists = lists.join(tested.select("user"), "user", "left_semi").select("user", "item", RANK)
     length = F.count(F.lit(1)).over(Window.partitionBy("user"))
     per_item = (
-        tested_lists.withColumn("weight", F.lit(1.0) / F.sqrt(length))
+        lists.select("user", "item", RANK)
+        .withColumn("weight", F.lit(1.0) / F.sqrt(length))
         .groupBy("item")
         .agg(
             F.count(F.lit(1)).alias("n"),

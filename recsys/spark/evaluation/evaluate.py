@@ -50,8 +50,8 @@ def per_user(
 ) -> DataFrame:
     """Return the metrics of each tested user, as a DataFrame with one row per user.
 
-    The columns are user, the counts :data:`COUNTED`, and one column per metric, NaN where it is
-    undefined.
+    The columns are user (and user_id, if the truth has it), the counts :data:`COUNTED`, and one column
+    per metric, NaN where it is undefined.
 
     Args:
         lists: columns (user, item, rank, score). Users who are not tested are ignored.
@@ -64,21 +64,19 @@ def per_user(
         ConfigError: a metric is debiased, and ``truth`` has no propensities.
     """
     truth.require_propensity()
-    settings, relevant = truth.settings, truth.relevant
+    settings = truth.settings
     metrics = [str(metric) for metric in _parse_metrics(settings)] + list(further[1] if further else ())
     ranked = F.array_sort(F.collect_list(F.struct(RANK, "item", SCORE)))
     listed = lists.groupBy("user").agg(ranked["item"].alias("listed"), ranked[SCORE].alias("scores"))
-    relevant_of_user = relevant.groupBy("user").agg(
-        F.collect_list("item").alias("relevant"),
-        F.collect_list(F.col(VALUE).cast("double")).alias("gain"),
-        F.collect_list(F.col(PROPENSITY) if PROPENSITY in relevant.columns else F.lit(None)).alias(PROPENSITY),
+    judged_users = truth.add_relevant().join(listed, "user", "left")
+    keys = [name for name in ("user", USER) if name in judged_users.columns]
+    schema = ", ".join(
+        [f"{key} {judged_users.schema[key].dataType.simpleString()}" for key in keys]
+        + [f"{name} bigint" for name in COUNTED]
+        + [f"`{metric}` double" for metric in metrics]
     )
-    judged_users = truth.tested.join(relevant_of_user, "user", "left").join(listed, "user", "left")
-    schema = f"user {judged_users.schema['user'].dataType.simpleString()}, " + ", ".join(
-        [f"{name} bigint" for name in COUNTED] + [f"`{metric}` double" for metric in metrics]
-    )
-    columns = judged_users.select("user", "n_history", "history", "listed", "scores", "relevant", "gain", PROPENSITY)
-    return columns.mapInArrow(_judge_batches(settings, k, further[0] if further else None), schema)
+    columns = judged_users.select(*keys, "n_history", "history", "listed", "scores", "relevant", "gain", PROPENSITY)
+    return columns.mapInArrow(_judge_batches(settings, k, keys, further[0] if further else None), schema)
 
 
 def _parse_metrics(settings: EvaluationSettings) -> list[Metric]:
@@ -105,7 +103,7 @@ def shortfall(n_listed: Column, k: int, candidates: int) -> Column:
 
 
 def _judge_batches(
-    settings: EvaluationSettings, k: int, measure: Measure | None
+    settings: EvaluationSettings, k: int, keys: list[str], measure: Measure | None
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import numba
@@ -132,9 +130,9 @@ def _judge_batches(
             values = compute_metrics(judged, metrics, settings.missing_users)
             if measure:
                 values |= measure(listed, listed_offsets, scores, (relevant, offsets), gain, batch.column("history"))
-            arrays = [batch.column("user"), *(pa.array(column, pa.int64()) for column in counts)]
+            arrays = [*map(batch.column, keys), *(pa.array(column, pa.int64()) for column in counts)]
             arrays += [pa.array(value, pa.float64()) for value in values.values()]
-            yield pa.RecordBatch.from_arrays(arrays, names=["user", *COUNTED, *values])
+            yield pa.RecordBatch.from_arrays(arrays, names=[*keys, *COUNTED, *values])
 
     return run
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Observation
 from pyspark.sql import functions as F
 
 from recsys.errors import ConfigError
@@ -27,7 +27,8 @@ class Truth:
 
     Attributes:
         tested: columns (user, n_history, history: array of (item, value)), one row per tested user,
-            with or without relevant items. ``history`` is null for a user without one.
+            with or without relevant items. ``history`` is null for a user without one. After
+            :meth:`write` also ``user_id`` and the columns of :meth:`add_relevant`.
         relevant: columns (user, item, value), one row per relevant pair, and ``propensity`` if a
             metric of the settings is debiased.
         counts: name -> number of pairs: ``seen_pairs_removed``, and in a run ``relevant_pairs`` and
@@ -72,14 +73,20 @@ class Truth:
         truth = replace(truth, exclude_seen=exclude_seen, ranked_items=ranked_items)
         if settings.debiased:
             truth = truth.with_propensity(split.train)
-        truth = truth.write(work)
         relevant = truth.relevant
         is_outside = F.col("item") >= split.candidates
         if candidates == "train":
             relevant = relevant.join(F.broadcast(trained.withColumn("trained", F.lit(True))), "item", "left")
             is_outside = F.col("trained").isNull()
-        pairs, outside = relevant.agg(F.count(F.lit(1)), F.sum(is_outside.cast("long"))).first()
-        counts = {"relevant_pairs": pairs, "relevant_outside_candidates": outside or 0}
+        # Spark counts while it writes.
+        observed = Observation()
+        sums = (F.count(F.lit(1)).alias("pairs"), F.count_if(is_outside).alias("outside"))
+        relevant = relevant.observe(observed, *sums).drop("trained")
+        truth = replace(truth, relevant=relevant).write(work, split.users.withColumnRenamed("row", "user"))
+        counts = {
+            "relevant_pairs": observed.get["pairs"],
+            "relevant_outside_candidates": observed.get["outside"],
+        }
         return replace(truth, counts=truth.counts | counts)
 
     @classmethod
@@ -144,16 +151,36 @@ class Truth:
         propensity = (F.col("likes") + 1) / F.lit(most_likes + 1)
         return replace(self, relevant=relevant.withColumn(PROPENSITY, propensity).drop("likes"))
 
-    def write(self, work: Location) -> Truth:
+    def write(self, work: Location, users: DataFrame) -> Truth:
         """Write both tables below the folder ``work``, and return a truth that reads them from there.
 
-        So the tables are computed only once.
+        So all models read them instead of computing them again. What judging a list needs of a user
+        is written into one row of ``tested``: also the relevant items and the id.
+
+        Args:
+            work: the folder.
+            users: columns (user, user_id) of the users.
         """
-        return replace(
-            self,
-            tested=write_and_read(self.tested, work / "tested"),
-            relevant=write_and_read(self.relevant, work / "relevant"),
+        truth = replace(self, relevant=write_and_read(self.relevant, work / "relevant"))
+        tested = truth.add_relevant().join(users, "user")
+        return replace(truth, tested=write_and_read(tested, work / "tested"))
+
+    def add_relevant(self) -> DataFrame:
+        """Return the tested users with their relevant items: ``tested`` with three more columns.
+
+        They are arrays with an element per relevant item: ``relevant`` has the items, ``gain`` their
+        values and ``propensity`` their propensities, which is empty without propensities. All are null
+        for a user without relevant items.
+        """
+        if "gain" in self.tested.columns:
+            return self.tested
+        propensity = F.col(PROPENSITY) if PROPENSITY in self.relevant.columns else F.lit(None)
+        relevant_of_user = self.relevant.groupBy("user").agg(
+            F.collect_list("item").alias("relevant"),
+            F.collect_list(F.col(VALUE).cast("double")).alias("gain"),
+            F.collect_list(propensity.cast("double")).alias(PROPENSITY),
         )
+        return self.tested.join(relevant_of_user, "user", "left")
 
     def require_propensity(self) -> None:
         """Check that debiased metrics have the propensities they need.
