@@ -149,6 +149,10 @@ class RecommendSettings(BaseModel):
         return self.fallback
 
 
+ItemBlockMB = Literal["auto"] | Annotated[float, Field(gt=0)]
+"""Type of the setting ``[spark] item_block_mb``."""
+
+
 class SparkSettings(BaseModel):
     """The Spark session. Settings of spark-submit or of the cluster take precedence over these."""
 
@@ -164,6 +168,13 @@ class SparkSettings(BaseModel):
     checkpoint_dir: str | None = Field(
         None,
         description="folder for the checkpoints of `trainer = 'mllib'`; unset: inside the run folder",
+    )
+    item_block_mb: ItemBlockMB = Field(
+        "auto",
+        description=(
+            "largest size in MiB of item factors that one task holds whole: larger ones are cut into blocks of this"
+            " size (at most 256); `auto`: whole up to 1024, else blocks of 32"
+        ),
     )
     conf: dict[str, str] = Field({}, description="further Spark settings, name -> value")
 

@@ -45,6 +45,7 @@ from recsys.spark.evaluation import beyond, evaluate
 from recsys.spark.evaluation.truth import Truth
 from recsys.spark.features import attributes, segment_popularity
 from recsys.spark.hadoop_folder import read_runs_through
+from recsys.spark.item_blocks import FactorTable, factors_frame, pack_rows
 from recsys.spark.ranking.business_rules import (
     RulesInRows,
     compile_rules_in_rows,
@@ -60,13 +61,13 @@ from recsys.spark.ranking.recommend import (
     top_k,
 )
 from recsys.spark.ranking.scorers import (
-    FactorScorer,
     ModelScorer,
     RandomScorer,
     RepeatScorer,
     Scorer,
     SegmentScores,
     SharedScorer,
+    factor_scorer,
 )
 from recsys.spark.session import session
 from recsys.spark.shipped import has_times
@@ -426,7 +427,13 @@ class SparkEngine(Engine):
         a user without both is scored by the fallback.
         """
         data = TrainingData(
-            self.split.train, self.split.candidates, self.items, self.likes, self.work / name, self.trained
+            self.split.train,
+            self.split.candidates,
+            self.items,
+            self.likes,
+            self.work / name,
+            self.config.spark.item_block_mb,
+            self.trained,
         )
         als = kind_module(parameters.kind).fit_model(parameters, data)
         if als.curve:
@@ -440,7 +447,7 @@ class SparkEngine(Engine):
         if self.segments is not None:
             users = users.join(segment_popularity.segments_of_users(self.split, self.segments), "user", "full")
             segment_scores = SegmentScores(self.segments.scores, self.segments.row_sources)
-        scorer = FactorScorer(name, als.items, self._fallback_scorer(), segment_scores)
+        scorer = factor_scorer(name, als.items, self._fallback_scorer(), segment_scores)
         return FittedModel(scorer, users)
 
     def _fallback_scorer(self) -> SharedScorer | None:
@@ -616,9 +623,13 @@ def _write_factors(model: FittedALS, parts: SparkSplit, folder: RunFolder, name:
     spark = model.users.sparkSession
     users = model.users.join(parts.users.withColumnRenamed("row", "user"), "user").select(USER, "features")
     users.write.parquet(_uri(folder, run_files.user_factors(name)))
-    rows_with_factor = np.flatnonzero(~np.isnan(model.items).all(axis=1))
-    rows = [(int(row), model.items[row].tolist()) for row in rows_with_factor]
-    items = spark.createDataFrame(rows, "row int, features array<float>").join(parts.items, "row")
+    if isinstance(model.items, FactorTable):
+        factors = model.items.table
+    else:
+        rows_with_factor = np.flatnonzero(~np.isnan(model.items).all(axis=1))
+        packed = pack_rows(rows_with_factor, model.items[rows_with_factor])
+        factors = factors_frame(packed, spark, model.items.shape[1], "item")
+    items = factors.withColumnRenamed("item", "row").join(parts.items, "row")
     items.select(ITEM, "features").write.parquet(_uri(folder, run_files.item_factors(name)))
 
 

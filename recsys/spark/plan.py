@@ -26,6 +26,7 @@ from recsys.als import solvers
 from recsys.config import Config
 from recsys.errors import InputError
 from recsys.schema import ITEM, USER
+from recsys.spark.item_blocks import describe_layout, items_per_block
 from recsys.spark.ranking.recommend import BLOCK_BYTES
 from recsys.spark.training.parameters import SparkALSParameters
 from recsys.spark.training.trainer import BLOCK_PAIRS, MAX_BLOCKS_PER_TASK
@@ -75,15 +76,6 @@ GARBAGE_SHARE = 0.5
 
 GARBAGE_BYTES = 150
 """Bytes per row by which a local JVM grows in addition."""
-
-LARGE_CATALOGUE_MB = 1024
-"""Above this size of the item factors, in MiB, the plan has advice on the memory of tasks."""
-
-MAX_VALUE_MB = 2048
-"""PySpark cannot pass a value of this number of MiB or more, because it writes the length as a
-signed 32-bit number.
-"""
-
 
 ParametersByName = dict[str, SparkALSParameters]
 """Name of a model -> its parameters."""
@@ -309,6 +301,7 @@ def _add_memory(result: Plan, config: Config, machine: Machine, params: Paramete
     facts = result.facts
     users, catalogue = (n * rank * 4 / 2**20 for n in (facts.users, facts.items))
     block = max(min(config.recommend.memory_mb / 3, BLOCK_BYTES / 2**20), 64 * BLOCK_PAIRS / 2**20)
+    driver_factors, task_factors = _memory_of_item_factors(config, facts, rank)
     # Packed pairs are persisted twice: alone, and with their users' factors.
     persisted = facts.rows * 2 * 8 / 2**20 + users
     live = facts.rows * 2 * 24 / 2**20 + users + catalogue
@@ -319,17 +312,30 @@ def _add_memory(result: Plan, config: Config, machine: Machine, params: Paramete
     grown = min(1.1 * machine.heap, GARBAGE_SHARE * machine.heap + GARBAGE_BYTES * facts.rows / 2**20)
     need = min(need, 1.1 * machine.heap) if machine.local else need
     result.memory = {
-        # Ten: conjugate gradients hold the item factors several times, in float64.
-        "python": PYTHON_MB + 10 * catalogue,
+        "python": PYTHON_MB + driver_factors,
         "jvm": max(need, grown) if machine.local else need,
-        "workers": machine.cores * (WORKER_MB + 3 * catalogue + 2 * block),
+        "workers": machine.cores * (WORKER_MB + task_factors + 2 * block),
     }
     result.memory["total"] = sum(result.memory.values())
     result.sizes["kept while training, MiB"] = round(persisted)
 
 
+def _memory_of_item_factors(config: Config, facts: LogFacts, rank: int) -> tuple[float, float]:
+    """Return the MiB of item factors, and of sums as large, on the driver and in one task."""
+    item_mb = rank * 4 / 2**20
+    rows = items_per_block(facts.items, rank, config.spark.item_block_mb)
+    if rows is None:
+        # Ten: conjugate gradients hold the item factors several times, in float64.
+        return 10 * facts.items * item_mb, 3 * facts.items * item_mb
+    items_of_user_block = min(facts.items, BLOCK_PAIRS)
+    return 2 * rows * item_mb, max(12 * rows, 6 * items_of_user_block) * item_mb
+
+
 def _add_sizes(result: Plan, config: Config, machine: Machine, params: ParametersByName, rank: int) -> None:
     facts = result.facts
+    for name, settings in params.items():
+        layout = describe_layout(facts.items, settings.rank, config.spark.item_block_mb)
+        result.sizes[f"layout of {name}"] = layout
     mllib = [p for p in params.values() if p.trainer == "mllib"]
     shuffled = facts.rows * 12
     if mllib:
@@ -341,11 +347,16 @@ def _add_sizes(result: Plan, config: Config, machine: Machine, params: Parameter
         }
         shuffled = max(shuffled, sends * rank * 4 * 2)
     tasks = max(machine.cores, facts.rows // BLOCK_PAIRS // MAX_BLOCKS_PER_TASK)
+    rows = items_per_block(facts.items, rank, config.spark.item_block_mb)
+    sent_factors = (1 + solvers.CG_STEPS) * tasks * facts.items
+    if rows is not None:
+        user_blocks = max(4 * machine.cores, -(-facts.rows // BLOCK_PAIRS))
+        sent_factors = 2 * (1 + solvers.CG_STEPS) * min(facts.rows, user_blocks * facts.items)
     result.sizes |= {
         "shuffle files of training, MiB": round(shuffled / 2**20),
-        "sent by the tasks of a sweep, MiB": round((1 + solvers.CG_STEPS) * tasks * facts.items * rank * 4 / 2**20),
+        "sent by the tasks of a sweep, MiB": round(sent_factors * rank * 4 / 2**20),
         "users in a block of top-N": max(
-            1, int(min(config.recommend.memory_mb * 2**20 / 3, BLOCK_BYTES) / (4 * facts.items))
+            1, int(min(config.recommend.memory_mb * 2**20 / 3, BLOCK_BYTES) / (4 * (rows or facts.items)))
         ),
         "lists": facts.users if config.recommend.everyone else "of tested users",
     }
@@ -373,18 +384,6 @@ def _add_advice(result: Plan, config: Config, machine: Machine, params: Paramete
         result.notes.append(
             f"training keeps {persisted:,} MiB, and {heap:,.0f} fit in memory:"
             " the rest is read from disk in every sweep."
-        )
-    ranks = [p.rank for p in params.values() if p.trainer == "recsys"]
-    catalogue = facts.items * max(ranks, default=0) * 4 / 2**20
-    if catalogue >= MAX_VALUE_MB:
-        result.refusals.append(
-            f"item factors take {catalogue:,.0f} MiB, and PySpark passes no value of {MAX_VALUE_MB:,} MiB or more:"
-            " lower rank, or use trainer = 'mllib'."
-        )
-    elif catalogue > LARGE_CATALOGUE_MB:
-        result.notes.append(
-            f"every task holds item factors of {catalogue:,.0f} MiB three times: fewer tasks with more memory each"
-            " (spark.task.cpus), a lower rank, or trainer = 'mllib'."
         )
     if 4 * facts.items > config.recommend.memory_mb * 2**20 / 3:
         result.refusals.append(f"one user's scores take {4 * facts.items / 2**20:.0f} MiB: raise recommend.memory_mb.")

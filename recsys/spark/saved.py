@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pyspark import StorageLevel
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -25,6 +26,7 @@ from recsys.ranking.business_rules import Rules, compile_rules
 from recsys.runfolder import RunFolder, damage_explained
 from recsys.schema import ITEM, RANK, SCORE, SOURCE, TIME, USER, VALUE
 from recsys.spark.features import segment_popularity
+from recsys.spark.item_blocks import FactorTable, items_per_block
 from recsys.spark.ranking.business_rules import exclude_denied_items
 from recsys.spark.ranking.popularity import count_likes, count_recent_likes
 from recsys.spark.ranking.recommend import (
@@ -34,7 +36,7 @@ from recsys.spark.ranking.recommend import (
     keep_long_histories,
     top_k,
 )
-from recsys.spark.ranking.scorers import FactorScorer, Scorer, SegmentScores, SharedScorer
+from recsys.spark.ranking.scorers import Scorer, SegmentScores, SharedScorer, factor_scorer
 from recsys.spark.table_files import spark_path
 from recsys.spark.training.als import fold_in
 from recsys.spark.training.parameters import SparkALSParameters, parse_parameters
@@ -51,7 +53,8 @@ class SavedSparkModel:
         users: columns (user: the id, features), the factors of the users.
         history: columns (user: the id, item: row, value, timestamp).
         items: the candidates in row order, with their attributes.
-        factors: float32[candidates, rank], NaN rows for items without a factor.
+        factors: float32[candidates, rank], NaN rows for items without a factor; or the table of the
+            factors in blocks, as ``[spark] item_block_mb`` of the run says.
         fallback: the fallback of the run for users without a factor: "popular" or "recent", or "none".
             It is "popular" for the fallback "segment", whose segments come first.
         fallback_scores: float32[candidates], the scores of the fallback: the number of train users who
@@ -68,7 +71,7 @@ class SavedSparkModel:
     users: DataFrame
     history: DataFrame
     items: pd.DataFrame
-    factors: np.ndarray
+    factors: np.ndarray | FactorTable
     fallback: str
     fallback_scores: np.ndarray | None
     segments: Segments | None = None
@@ -127,26 +130,46 @@ def _open_spark_run(spark: SparkSession, folder: RunFolder, model: str | None) -
     settings = folder.read_object(run_files.spark_params(name))
     min_history = settings.pop("min_history", 0)
     params = parse_parameters(settings.pop("model", "als"), settings)
-    path = folder.local(run_files.item_factors(name))
-    factors, has_factor = read_factors(path, ITEM, IdMap.of(items[ITEM]), params.rank)
-    factors[~has_factor] = np.nan
+    config = load_config(folder.local(run_files.CONFIG))
+    rows = items_per_block(len(items), params.rank, config.spark.item_block_mb)
     segments = Segments.load(folder.local(run_files.SEGMENT_FOLDER).parent)
     users = read_part(spark, folder, run_files.user_factors(name))
     train = read_part(spark, folder, run_files.TRAIN).join(item_rows(spark, items), ITEM)
-    fallback = load_config(folder.local(run_files.CONFIG)).recommend.fallback_model
+    fallback = config.recommend.fallback_model
     return SavedSparkModel(
         name,
         params,
         users=users.withColumnRenamed(USER, "user"),
         history=read_history(spark, folder, items),
         items=items,
-        factors=factors,
+        factors=_item_factors(spark, folder, name, items, (params.rank, rows)),
         fallback=fallback,
         fallback_scores=_fallback_scores(train, len(items), fallback),
         segments=segments,
         user_segments=read_user_segments(spark, folder, segments),
         min_history=min_history,
     )
+
+
+def _item_factors(
+    spark: SparkSession, folder: RunFolder, name: str, items: pd.DataFrame, shape: tuple[int, int | None]
+) -> np.ndarray | FactorTable:
+    """Read the item factors of a model, in blocks or as an array.
+
+    Args:
+        items: the candidates, in row order.
+        shape: the rank, and the number of items in a block; None: an array.
+    """
+    rank, rows = shape
+    part = run_files.item_factors(name)
+    if rows is None:
+        factors, has_factor = read_factors(folder.local(part), ITEM, IdMap.of(items[ITEM]), rank)
+        factors[~has_factor] = np.nan
+        return factors
+    factors_by_row = read_part(spark, folder, part).join(item_rows(spark, items), ITEM).select("item", "features")
+    # Sorted on disk, so that who reads a block reads little else.
+    by_item = factors_by_row.repartitionByRange(-(-len(items) // rows), "item").sortWithinPartitions("item")
+    return FactorTable(by_item.persist(StorageLevel.DISK_ONLY), len(items), rank, rows)
 
 
 def _fallback_scores(train: DataFrame, candidates: int, fallback: str) -> np.ndarray | None:
@@ -313,13 +336,13 @@ def add_late_events(history: DataFrame, late: DataFrame, items: pd.DataFrame) ->
     return all_pairs, new.select("user").distinct()
 
 
-def _scorer(saved: SavedSparkModel, request: ListRequest) -> FactorScorer:
+def _scorer(saved: SavedSparkModel, request: ListRequest) -> Scorer:
     if not request.fallback or saved.fallback_scores is None:
-        return FactorScorer(saved.name, saved.factors)
+        return factor_scorer(saved.name, saved.factors)
     segments = None
     if saved.segments is not None:
         segments = SegmentScores(saved.segments.scores, saved.segments.row_sources)
-    return FactorScorer(saved.name, saved.factors, SharedScorer(saved.fallback, saved.fallback_scores), segments)
+    return factor_scorer(saved.name, saved.factors, SharedScorer(saved.fallback, saved.fallback_scores), segments)
 
 
 def add_segments(

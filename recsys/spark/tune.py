@@ -27,7 +27,7 @@ from recsys.spark.evaluation import evaluate
 from recsys.spark.evaluation.truth import Truth
 from recsys.spark.ranking.popularity import count_likes, count_recent_likes
 from recsys.spark.ranking.recommend import ListSettings, collect_seen_items, top_k
-from recsys.spark.ranking.scorers import FactorScorer, SharedScorer
+from recsys.spark.ranking.scorers import SharedScorer, factor_scorer
 from recsys.spark.session import session
 from recsys.spark.training.als import fit_als
 from recsys.spark.training.parameters import model_parameters
@@ -170,8 +170,8 @@ def _judge(
     def judge(trial: Config) -> float:
         path = work / uuid4().hex
         train.sparkSession.sparkContext.setJobDescription(f"judge {trial.models[name]}")
-        fitted = fit_als(train, width, model_parameters(trial)[name], path)
-        scorer = FactorScorer(name, fitted.items, shared)
+        fitted = fit_als(train, width, model_parameters(trial)[name], path, config.spark.item_block_mb)
+        scorer = factor_scorer(name, fitted.items, shared)
         lists = top_k(listed.join(fitted.users, "user", "left"), scorer, settings)
         per_user = evaluate.per_user(lists, truth, config.recommend.k)
         defined = F.nanvl(F.col(f"`{metric}`"), F.lit(None))

@@ -55,12 +55,24 @@ def test_what_cannot_fit_is_refused_with_advice():
     mllib = {"als": {"trainer": "mllib"}}
     assert "raise spark.driver.memory" in planned(rows=30_000_000, machine=small, models=mllib).refusals[0]
     assert any("read from disk" in note for note in planned(rows=60_000_000, machine=small).notes)
-    assert any("three times" in note for note in planned(items=8_000_000).notes)
-    assert "no value of 2,048 MiB" in planned(items=8_400_000).refusals[0]  # 2³¹ bytes at rank 64 are 8,388,608 items
     assert "lower rank" in planned(users=30, models={"als": {"rank": 64}}).refusals[0]
     assert "raise recommend.memory_mb" in planned(items=5_000_000, recommend={"memory_mb": 8}).refusals[0]
     full = Machine(cores=2, heap=4096, free=10, score=5e-9, pair={"als": 1e-6})
     assert "spark.local.dir" in planned(machine=full).refusals[0]
+
+
+def test_large_item_factors_are_planned_in_blocks():
+    """Rank 64, 256 bytes per item: 4,194,304 items are 1,024 MiB, and 1,048,576 are 256."""
+    broadcast, blocked = planned(items=4_194_304), planned(items=4_194_305)
+    assert "are broadcast: 1,024.00 MiB" in broadcast.sizes["layout of als"]
+    assert "in 33 blocks of 131,072 items" in blocked.sizes["layout of als"]
+    assert blocked.memory["python"] < broadcast.memory["python"] / 20
+    assert blocked.memory["workers"] < broadcast.memory["workers"]
+    forced = planned(items=1_048_576, spark={"item_block_mb": 64})
+    assert "in 4 blocks of 262,144 items" in forced.sizes["layout of als"]
+    assert "are broadcast" in planned(items=1_048_576, spark={"item_block_mb": 256}).sizes["layout of als"]
+    huge = planned(items=8_400_000, recommend={"memory_mb": 512}, spark={"item_block_mb": 4000})
+    assert "above 2047" in huge.sizes["layout of als"]
 
 
 def test_skew_and_checkpoints_are_noted():

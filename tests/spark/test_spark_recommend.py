@@ -68,9 +68,18 @@ def lists(case, fallback, k, **settings):
 
 
 def scorer(case, fallback):
-    from recsys.spark.ranking.scorers import FactorScorer, SharedScorer
+    from recsys.spark.ranking.scorers import SharedScorer, factor_scorer
 
-    return FactorScorer("als", case["item_factors"], SharedScorer("popular", case["same"]) if fallback else None)
+    return factor_scorer("als", case["item_factors"], SharedScorer("popular", case["same"]) if fallback else None)
+
+
+def in_item_blocks(spark, case, rows):
+    from recsys.spark.item_blocks import FactorTable
+
+    factors = case["item_factors"]
+    table = [(item, factors[item].tolist()) for item in range(ITEMS) if not np.isnan(factors[item, 0])]
+    frame = spark.createDataFrame(table, "item int, features array<float>")
+    return case | {"item_factors": FactorTable(frame, ITEMS, RANK, rows)}
 
 
 @pytest.mark.parametrize("fallback", [True, False])
@@ -96,9 +105,25 @@ def test_blocks_do_not_change_the_lists(case):
     pd.testing.assert_frame_equal(whole.reset_index(drop=True), tiny.reset_index(drop=True))
 
 
+def test_blocks_of_items_do_not_change_the_lists(spark, case):
+    """Scores are small whole numbers: many are equal, within a block and across its border."""
+    blocked = in_item_blocks(spark, case, rows=7)
+    for k, fallback, settings in [(5, True, {}), (40, False, {"exclude_seen": False}), (5, True, {"memory_mb": 0})]:
+        whole = lists(case, fallback, k, **settings)
+        assert whole.groupby("user")["score"].nunique().min() < k
+        found = lists(blocked, fallback, k, **settings)
+        pd.testing.assert_frame_equal(found.reset_index(drop=True), whole.reset_index(drop=True))
+
+
+def test_item_factors_come_back_from_their_blocks(spark, case):
+    for rows in (7, 100):
+        table = in_item_blocks(spark, case, rows)["item_factors"]
+        assert np.array_equal(table.collect(), case["item_factors"], equal_nan=True)
+
+
 @pytest.mark.parametrize("exclude_seen", [True, False])
 @pytest.mark.parametrize("fallback", [True, False])
-def test_lists_under_rules_equal_the_local_ones_and_are_short_for_the_same_reason(case, fallback, exclude_seen):
+def test_lists_under_rules_equal_the_local_ones_and_are_short_for_the_same_reason(spark, case, fallback, exclude_seen):
     from recsys.spark.ranking.business_rules import exclude_denied_items, shortfall_reasons
     from recsys.spark.ranking.recommend import ListSettings, collect_seen_items, top_k
 
@@ -111,7 +136,7 @@ def test_lists_under_rules_equal_the_local_ones_and_are_short_for_the_same_reaso
     expected = recommend(model, case["seen"], 8, rules=rules, exclude_seen=exclude_seen)
     past = case["history"] if exclude_seen else case["history"].limit(0)
     users = collect_seen_items(past, case["everyone"])
-    unruled = scorer(case, fallback)
+    unruled = scorer(case if fallback else in_item_blocks(spark, case, rows=7), fallback)
     ruled = exclude_denied_items(users, rules.denied, range(USERS)).join(case["factors"], "user", "left")
     settings = ListSettings(8, quotas=tuple(rules.quotas))
     lists = top_k(ruled, unruled.restricted_to(rules.candidates), settings).toPandas().sort_values(["user", "rank"])

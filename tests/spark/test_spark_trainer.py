@@ -97,15 +97,60 @@ def test_the_same_bits_again_and_from_other_orders(spark, matrix, tmp_path):
     assert rows[0] == rows[1]
 
 
+def assert_same_training(spark, matrix, place, params):
+    """Train with seventeen items in a block and in one piece, and compare; the last block has six items."""
+    from recsys.spark.training.als import fit_als
+
+    log = pairs(spark, matrix)
+    whole = fit_als(log, ITEMS, params, place / "whole")
+    blocked = fit_als(log, ITEMS, params, place / "blocks", 17 * params.rank * 4 / 2**20)
+    assert [len(block) for block in blocked.items.blocks()] == [17, 17, 6]
+    factors = blocked.items.collect()
+    assert np.array_equal(np.isnan(factors), np.isnan(whole.items))
+    scale = np.nanmax(np.abs(whole.items))
+    assert np.nanmax(np.abs(factors - whole.items)) < 1e-5 * scale
+    assert blocked.curve.losses == pytest.approx(whole.curve.losses, rel=1e-5)
+    assert blocked.curve.validation_users == whole.curve.validation_users > 0
+    assert blocked.curve.quality == pytest.approx(whole.curve.quality, rel=1e-3)
+    assert blocked.curve.short_histories == whole.curve.short_histories
+    users, expected = (dict(model.users.collect()) for model in (blocked, whole))
+    assert users.keys() == expected.keys()
+    gap = max(np.abs(np.subtract(users[user], expected[user])).max() for user in users)
+    assert gap < 1e-5 * np.abs(list(expected.values())).max()
+    return log, blocked, users
+
+
+def test_item_factors_in_blocks_are_those_of_the_other_layout(spark, matrix, tmp_path, few):
+    from recsys.spark.training.als import fit_als, fold_in
+    from recsys.spark.training.parameters import SparkALSParameters
+
+    params = SparkALSParameters(rank=3, iterations=2, checkpoint_every=1, alpha=2.0, reg=0.05, nu=0.5, beta=0.1)
+    log, model, users = assert_same_training(spark, matrix, tmp_path, params)
+    again = fit_als(log, ITEMS, params, tmp_path / "again", 17 * 3 * 4 / 2**20)
+    assert model.items.collect().tobytes() == again.items.collect().tobytes(), "the same bits again"
+    assert model.curve == again.curve
+    assert users == dict(again.users.collect())
+    folded = dict(fold_in(log, model.items, params).where("features is not null").collect())
+    assert folded.keys() == users.keys()
+    assert max(np.abs(np.subtract(folded[user], users[user])).max() for user in users) < 1e-6
+
+
+@pytest.mark.long
+def test_explicit_values_train_in_blocks_as_in_the_other_layout(spark, matrix, tmp_path, few):
+    from recsys.spark.training.parameters import SparkALSParameters
+
+    assert_same_training(spark, matrix, tmp_path, SparkALSParameters(rank=2, iterations=2, reg=0.1, implicit=False))
+
+
 def test_many_partial_sums_are_added_in_their_order(spark):
-    from recsys.spark.training.trainer import MAX_DIRECT_SUMS, _sum_partitions
+    from recsys.spark.training.trainer import MAX_DIRECT_SUMS, sum_partitions
 
     rng = np.random.default_rng(2)
     numbers = (
         rng.standard_normal((MAX_DIRECT_SUMS + 9, 5)) * 10.0 ** rng.integers(-6, 7, (MAX_DIRECT_SUMS + 9, 5))
     ).astype(np.float32)
     parts = spark.sparkContext.parallelize(range(len(numbers)), len(numbers))
-    found = [_sum_partitions(parts.map(lambda place: (numbers[place], np.array([place]))))[0] for _ in range(3)]
+    found = [sum_partitions(parts.map(lambda place: (numbers[place], np.array([place]))))[0] for _ in range(3)]
     groups = [numbers[start : start + 5] for start in range(0, len(numbers), 5)]
     expected = sum((sum(group[1:], group[0]) for group in groups[1:]), sum(groups[0][1:], groups[0][0]))
     for one in found:

@@ -24,6 +24,7 @@ from recsys.features.terms import (
 )
 from recsys.locations import Location
 from recsys.schema import ITEM
+from recsys.spark.item_blocks import FactorTable, factors_frame, pack_rows
 from recsys.spark.training.als import fit_als_once, fold_in
 from recsys.spark.training.parameters import SparkALSParameters, SparkAttributesParameters, TrainingData
 from recsys.spark.training.trainer import FittedALS
@@ -95,7 +96,8 @@ def predict_cold_items(
     factors of the other items do not change. With implicit feedback the factors of all users are
     computed again, because they depend on all items with a factor; they are written to the folder
     ``work``. With explicit feedback, or with ``nonnegative``, the factors of users do not change.
-    With ``nonnegative``, predictions below 0 become 0.
+    With ``nonnegative``, predictions below 0 become 0. The driver holds the factors of
+    all items, also if they are in blocks everywhere else.
 
     Args:
         fitted: the trained ALS.
@@ -105,15 +107,22 @@ def predict_cold_items(
         params: the parameters of the model.
         work: the folder for the new factors of users.
     """
-    warm = np.isfinite(fitted.items[:, 0])
+    trained = fitted.items.collect() if isinstance(fitted.items, FactorTable) else fitted.items
+    warm = np.isfinite(trained[:, 0])
     if not warm.any():
         return fitted
     # With ratings an item can have a factor although nobody likes it.
     support = np.maximum(liked_by, 1)
-    factors, has_factor = predict_cold_factors(terms, fitted.items, warm, support, params.ridge)
+    factors, has_factor = predict_cold_factors(terms, trained, warm, support, params.ridge)
     if params.nonnegative:
         factors = np.maximum(factors, 0)
-    items = np.where(has_factor[:, None], factors, np.float32(np.nan))
+    items: np.ndarray | FactorTable = np.where(has_factor[:, None], factors, np.float32(np.nan))
+    if isinstance(fitted.items, FactorTable):
+        rows = np.flatnonzero(has_factor)
+        packed = pack_rows(rows, factors[rows])
+        frame = factors_frame(packed, train.sparkSession, params.rank, "item")
+        shape = (fitted.items.n_items, params.rank, fitted.items.rows)
+        items = FactorTable.write(frame, shape, work / "all_item_factors")
     if not params.implicit or params.nonnegative:
         return fitted._replace(items=items)
     path = str(work / "users_of_all_items")

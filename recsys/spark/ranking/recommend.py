@@ -3,12 +3,17 @@
 Each executor scores a block of users, removes seen items, and selects the best with the kernel of
 :mod:`recsys.ranking.rank`. A task needs the memory of one block of scores. The driver has the
 catalogue in memory, but not the users.
+
+If item factors are in blocks (:mod:`recsys.spark.item_blocks`), a task scores all users of a batch
+on the items of one block, keeps the best k of each user, and goes on to the next block. Blocks are
+taken in ascending order of the items, so that of equal scores the lower item is first, as in the
+other layout. Scores are the same up to rounding: a product of other shapes may add in another order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +25,8 @@ from scipy.sparse import csr_array
 from recsys import kernels
 from recsys.ranking import rank
 from recsys.schema import RANK, SCORE, SOURCE, TIME, VALUE
-from recsys.spark.ranking.scorers import HISTORY_COLUMNS, Scorer
+from recsys.spark.item_blocks import FactorBlocks
+from recsys.spark.ranking.scorers import HISTORY_COLUMNS, BlockedFactorScorer, Scorer
 
 BLOCK_BYTES = 64 * 2**20
 """Largest size of a block of scores in bytes, even if more memory is allowed.
@@ -146,7 +152,8 @@ def top_k(users: DataFrame, scorer: Scorer, settings: ListSettings) -> DataFrame
     frame = select_columns(users, scorer)
     user_type = frame.schema["user"].dataType.simpleString()
     schema = f"user {user_type}, item int, {RANK} int, {SCORE} float, {SOURCE} string"
-    return frame.mapInArrow(_select_batches(shared, settings), schema)
+    blocks = scorer.blocks if isinstance(scorer, BlockedFactorScorer) else None
+    return frame.mapInArrow(_select_batches(shared, blocks, settings), schema)
 
 
 def select_columns(users: DataFrame, scorer: Scorer) -> DataFrame:
@@ -162,12 +169,13 @@ def select_columns(users: DataFrame, scorer: Scorer) -> DataFrame:
 
 
 def _select_batches(
-    shared: Broadcast[Scorer], settings: ListSettings
+    shared: Broadcast[Scorer], blocks: FactorBlocks | None, settings: ListSettings
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """Return the function with which executors make the lists of batches of users.
 
     Args:
         shared: the broadcast of the scorer.
+        blocks: the item factors of the scorer, if they are in blocks.
     """
 
     def select(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -175,6 +183,13 @@ def _select_batches(
 
         numba.set_num_threads(1)  # Spark runs one task per core
         scorer = shared.value
+        if isinstance(scorer, BlockedFactorScorer):
+            scorer = replace(scorer, blocks=blocks)
+            # Whether an item keeps a quota depends on items of all blocks, so quotas need all scores.
+            if not settings.quotas:
+                for batch in batches:
+                    yield _lists_by_item_blocks(batch, scorer, settings)
+                return
         n_users = settings.users_per_block(scorer.n_items)
         # All blocks use the same memory: to allocate it anew costs as much as the product.
         scores = np.empty((n_users, scorer.n_items), dtype=np.float32)
@@ -195,17 +210,78 @@ def _lists_of_block(
         scores: float32[users, items], memory for the scores, which is overwritten.
     """
     scorer.fill(scores, users)
-    seen = users.column("seen")
-    indptr = np.zeros(users.num_rows + 1, dtype=np.int64)
-    if settings.exclude_seen:
-        indptr[1:] = seen.value_lengths().to_numpy(zero_copy_only=False).cumsum()
-    seen_items = seen.flatten().to_numpy(zero_copy_only=False)
+    indptr, seen_items = _excluded_items(users, settings)
     if settings.quotas:
-        cells = (np.ones(indptr[-1]), seen_items[: indptr[-1]], indptr)
+        cells = (np.ones(indptr[-1]), seen_items, indptr)
         excluded = csr_array(cells, shape=scores.shape)
         items, list_scores = rank.within_quotas(scores, excluded, settings.quotas, settings.k)
     else:
         items, list_scores = kernels.select_top_k(scores, indptr, seen_items, settings.k)
+    return _as_rows(users, scorer, items, list_scores)
+
+
+def _lists_by_item_blocks(users: pa.RecordBatch, scorer: BlockedFactorScorer, settings: ListSettings) -> pa.RecordBatch:
+    """Return the lists of a batch of users, without quotas. Each block of items is read once."""
+    indptr, seen_items = _excluded_items(users, settings)
+    seen_by = np.repeat(np.arange(users.num_rows), np.diff(indptr))
+    items = np.full((users.num_rows, settings.k), -1, dtype=np.int32)
+    list_scores = np.full((users.num_rows, settings.k), np.nan, dtype=np.float32)
+    for first_item, block_scorer in scorer.scorers_of_blocks():
+        n_items = block_scorer.n_items
+        in_block = (seen_items >= first_item) & (seen_items < first_item + n_items)
+        seen_in_block = seen_items[in_block] - np.int32(first_item)
+        block_indptr = np.append(0, np.bincount(seen_by[in_block], minlength=users.num_rows).cumsum())
+        n_users = settings.users_per_block(n_items)
+        scores = np.empty((min(n_users, users.num_rows), n_items), dtype=np.float32)
+        for start in range(0, users.num_rows, n_users):
+            some_users = users.slice(start, n_users)
+            rows = slice(start, start + some_users.num_rows)
+            user_scores = scores[: some_users.num_rows]
+            block_scorer.fill(user_scores, some_users)
+            bounds = block_indptr[start : start + some_users.num_rows + 1]
+            seen = seen_in_block[bounds[0] : bounds[-1]]
+            best = kernels.select_top_k(user_scores, bounds - bounds[0], seen, settings.k)
+            items[rows], list_scores[rows] = merge_lists((items[rows], list_scores[rows]), best, first_item)
+    return _as_rows(users, scorer, items, list_scores)
+
+
+def merge_lists(
+    lists: tuple[np.ndarray, np.ndarray], block_lists: tuple[np.ndarray, np.ndarray], first_item: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the best k items of lists and of the lists of a later block of items, and their scores.
+
+    Lists are a pair of arrays: the items, int32[m, k], with -1 after the last, and their scores,
+    float32[m, k], NaN where the item is -1. Of equal scores, the lower item is first.
+
+    Args:
+        lists: lists of items before ``first_item``.
+        block_lists: lists of items of the block, counted from 0.
+        first_item: the first item of the block.
+    """
+    k = lists[0].shape[1]
+    block_items = np.where(block_lists[0] < 0, np.int32(-1), block_lists[0] + np.int32(first_item))
+    items = np.hstack([lists[0], block_items])
+    scores = np.hstack([lists[1], block_lists[1]])
+    # The sort is stable, and items of the block come after all lower items; NaN comes last.
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(items, order, axis=1), np.take_along_axis(scores, order, axis=1)
+
+
+def _excluded_items(users: pa.RecordBatch, settings: ListSettings) -> tuple[np.ndarray, np.ndarray]:
+    """Return the items that the lists of a batch leave out, as indptr and columns of a CSR matrix."""
+    seen = users.column("seen")
+    indptr = np.zeros(users.num_rows + 1, dtype=np.int64)
+    if settings.exclude_seen:
+        indptr[1:] = seen.value_lengths().to_numpy(zero_copy_only=False).cumsum()
+    return indptr, seen.flatten().to_numpy(zero_copy_only=False)[: indptr[-1]]
+
+
+def _as_rows(users: pa.RecordBatch, scorer: Scorer, items: np.ndarray, list_scores: np.ndarray) -> pa.RecordBatch:
+    """Return the lists of a batch of users as one row per listed item.
+
+    Args:
+        items, list_scores: [users, k], the items with -1 after the last one, and their scores.
+    """
     row, position = np.nonzero(items >= 0)
     sources = pa.array(scorer.sources)
     return pa.RecordBatch.from_arrays(

@@ -9,9 +9,9 @@ a name in the column ``source`` of the lists.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,7 @@ from scipy.sparse import csr_array
 
 from recsys.data.hashing import random_scores
 from recsys.recommender import Recommender, score_histories
+from recsys.spark.item_blocks import FactorBlocks, FactorTable
 from recsys.types import Histories
 
 FEATURES = "features"
@@ -289,12 +290,7 @@ class FactorScorer(Scorer):
 
         The kinds are those of :attr:`sources`, in the same order.
         """
-        none = np.zeros(self.n_items, dtype=bool)
-        fallback = none if self.fallback is None else np.isfinite(self.fallback.scores)
-        rows = [fallback, np.isfinite(self.item_factors[:, 0])]
-        if self.segments is not None:
-            rows.append(np.isfinite(self.segments.scores))
-        return np.vstack(rows)
+        return _scored_by_kind(np.isfinite(self.item_factors[:, 0]), self.fallback, self.segments)
 
     def restricted_to(self, allowed: np.ndarray) -> Self:
         """Return a scorer that scores only the items where ``allowed``, bool[items], is True."""
@@ -305,6 +301,109 @@ class FactorScorer(Scorer):
             fallback=None if self.fallback is None else self.fallback.restricted_to(allowed),
             segments=None if segments is None else replace(segments, scores=_masked(segments.scores, allowed)),
         )
+
+
+@dataclass(frozen=True)
+class BlockedFactorScorer(Scorer):
+    """Scores users as :class:`FactorScorer` does, with one block of item factors in memory at a time.
+
+    A pickled scorer has no ``blocks``, because Spark sends broadcasts only with a function. Without
+    them it knows the kinds of users, but cannot score.
+
+    Attributes:
+        name: name of the model.
+        has_factor: bool[items], the items with a factor.
+        blocks: the item factors.
+        fallback, segments: as in :class:`FactorScorer`. They are not cut into blocks.
+        allowed: bool[items], the items that are scored. None: all items.
+    """
+
+    name: str
+    has_factor: np.ndarray
+    blocks: FactorBlocks | None
+    fallback: SharedScorer | None = None
+    segments: SegmentScores | None = None
+    allowed: np.ndarray | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"blocks": None}
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """Column -> Spark type, of the user's factor, and of the user's segment if there are segments."""
+        return self._scorer_without_items().columns
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of the fallback, of the factors, and of each segment."""
+        return self._scorer_without_items().sources
+
+    @property
+    def n_items(self) -> int:
+        """Number of candidates."""
+        return len(self.has_factor)
+
+    def kinds(self, users: pa.RecordBatch) -> np.ndarray:
+        """Return int64[users], how each user is scored: 0 by the fallback, 1 by the factor, 2 + s
+        by segment s."""
+        return self._scorer_without_items().kinds(users)
+
+    def scorers_of_blocks(self) -> Iterator[tuple[int, FactorScorer]]:
+        """Yield for each block its first item, and the scorer of its items alone.
+
+        The scorer of a block counts items from the first of the block.
+        """
+        for start, item_factors in self.blocks or ():
+            items = slice(start, start + len(item_factors))
+            fallback, segments = self.fallback, self.segments
+            if fallback is not None:
+                fallback = replace(fallback, scores=fallback.scores[items])
+            if segments is not None:
+                segments = replace(segments, scores=segments.scores[:, items])
+            scorer = FactorScorer(self.name, item_factors, fallback, segments)
+            yield start, scorer if self.allowed is None else scorer.restricted_to(self.allowed[items])
+
+    def fill(self, scores: np.ndarray, users: pa.RecordBatch) -> None:
+        """Write the scores of a batch of users into the array ``scores``, float32[users, items].
+
+        Every call reads all blocks.
+        """
+        for start, scorer in self.scorers_of_blocks():
+            scorer.fill(scores[:, start : start + scorer.n_items], users)
+
+    def scored_items(self) -> np.ndarray:
+        """Return bool[kinds, items]: whether each item has a score for users of each kind.
+
+        The kinds are those of :attr:`sources`, in the same order.
+        """
+        scored = _scored_by_kind(self.has_factor, self.fallback, self.segments)
+        return scored if self.allowed is None else scored & self.allowed
+
+    def restricted_to(self, allowed: np.ndarray) -> Self:
+        """Return a scorer that scores only the items where ``allowed``, bool[items], is True."""
+        return replace(self, allowed=allowed)
+
+    def _scorer_without_items(self) -> FactorScorer:
+        return FactorScorer(self.name, np.empty((0, 0)), self.fallback, self.segments)
+
+
+def factor_scorer(
+    name: str,
+    item_factors: np.ndarray | FactorTable,
+    fallback: SharedScorer | None = None,
+    segments: SegmentScores | None = None,
+) -> FactorScorer | BlockedFactorScorer:
+    """Return the scorer of a factor model for the layout of its item factors.
+
+    Args:
+        name: name of the model.
+        item_factors: float32[items, rank] with NaN rows for items without a factor, or a table.
+        fallback, segments: as in :class:`FactorScorer`.
+    """
+    if isinstance(item_factors, np.ndarray):
+        return FactorScorer(name, item_factors, fallback, segments)
+    blocks, has_factor = item_factors.share()
+    return BlockedFactorScorer(name, has_factor, blocks, fallback, segments)
 
 
 @dataclass(frozen=True)
@@ -383,12 +482,7 @@ class ModelScorer(Scorer):
 
         The kinds are those of :attr:`sources`, in the same order.
         """
-        none = np.zeros(self.n_items, dtype=bool)
-        fallback = none if self.fallback is None else np.isfinite(self.fallback.scores)
-        rows = [fallback, self.has_score]
-        if self.segments is not None:
-            rows.append(np.isfinite(self.segments.scores))
-        scored = np.vstack(rows)
+        scored = _scored_by_kind(self.has_score, self.fallback, self.segments)
         return scored if self.allowed is None else scored & self.allowed
 
     def restricted_to(self, allowed: np.ndarray) -> Self:
@@ -417,6 +511,21 @@ def histories_of_batch(batch: pa.RecordBatch, n_items: int, timed: bool) -> Hist
         return Histories(values)
     times = batch.column("times").flatten().fill_null(-1)
     return Histories(values, times.to_numpy(zero_copy_only=False))
+
+
+def _scored_by_kind(has_score: np.ndarray, fallback: SharedScorer | None, segments: SegmentScores | None) -> np.ndarray:
+    """Return bool[kinds, items]: the items that the fallback, the model and each segment score.
+
+    Args:
+        has_score: bool[items], the items that the model scores.
+        fallback, segments: the scores of users whom the model does not score, or None.
+    """
+    rows = [np.zeros_like(has_score), has_score]
+    if fallback is not None:
+        rows[0] = np.isfinite(fallback.scores)
+    if segments is not None:
+        rows.append(np.isfinite(segments.scores))
+    return np.vstack(rows)
 
 
 def _kinds(users: pa.RecordBatch, is_scored: np.ndarray) -> np.ndarray:

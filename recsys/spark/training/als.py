@@ -15,16 +15,21 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pyspark import Broadcast
 from pyspark.ml.recommendation import ALS
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from recsys import linalg
 from recsys.als import solvers
 from recsys.als.definition import Objective
+from recsys.config import ItemBlockMB
 from recsys.errors import InputError
 from recsys.locations import Location
+from recsys.logging import logger
 from recsys.schema import VALUE
-from recsys.spark.training import trainer
+from recsys.spark.item_blocks import FactorBlocks, FactorTable, describe_layout, items_per_block
+from recsys.spark.training import blocked_trainer, trainer
 from recsys.spark.training.parameters import SparkALSParameters, TrainingData
 from recsys.spark.training.trainer import FittedALS
 
@@ -60,36 +65,53 @@ def fit_als_once(parameters: SparkALSParameters, data: TrainingData) -> FittedAL
     names = (field.name for field in fields(SparkALSParameters))
     key = tuple(getattr(parameters, name) for name in names)
     if key not in data.trained:
-        data.trained[key] = fit_als(data.train, data.candidates, parameters, data.work)
+        data.trained[key] = fit_als(data.train, data.candidates, parameters, data.work, data.item_block_mb)
     return data.trained[key]
 
 
-def fit_als(train: DataFrame, candidates: int, params: SparkALSParameters, work: Location) -> FittedALS:
+def fit_als(
+    train: DataFrame,
+    candidates: int,
+    params: SparkALSParameters,
+    work: Location,
+    item_block_mb: ItemBlockMB = "auto",
+) -> FittedALS:
     """Train ALS on pairs, and return the factors of users and items.
 
-    The user factors are written below the folder ``work``. A user or item without a training pair
-    has no factor. A training pair has a value above 0; with explicit feedback it is any pair.
+    The user factors are written below the folder ``work``, and the item factors if they are in
+    blocks. A user or item without a training pair has no factor. A training pair has a value above
+    0; with explicit feedback it is any pair.
 
     Args:
         train: columns (user, item, value), one row per pair. ``user`` and ``item`` are row numbers.
         candidates: the number of items. All item rows are below it.
         params: the parameters of the training.
         work: a folder that the executors see under the same path.
+        item_block_mb: the setting ``[spark] item_block_mb``, which chooses the layout of the item
+            factors (:mod:`recsys.spark.item_blocks`).
 
     Raises:
         InputError: a value is too large for the objective, or a factor is not finite.
     """
+    rows = items_per_block(candidates, params.rank, item_block_mb)
+    logger.info("als: %s", describe_layout(candidates, params.rank, item_block_mb))
     if params.implicit:
         row = train.agg(F.max(F.abs(VALUE))).first()
         Objective(alpha=params.alpha).require_usable(float((row and row[0]) or 0))
-    if params.trainer == "recsys":
+    if params.trainer == "mllib":
+        fitted = _train_mllib(train, candidates, rows, params, work)
+    elif rows is None:
         fitted = trainer.train(train, candidates, params, work / "user_factors")
     else:
-        fitted = _train_mllib(train, candidates, params, work)
+        fitted = blocked_trainer.train(train, (candidates, rows), params, work)
     is_bad = F.exists("features", lambda number: F.isnan(number) | (F.abs(number) == float("inf")))
     bad_users = fitted.users.where(is_bad).count()
-    has_factor = ~np.isnan(fitted.items).all(axis=1)
-    if bad_users or not np.isfinite(fitted.items[has_factor]).all():
+    if isinstance(fitted.items, FactorTable):
+        items_are_finite = fitted.items.table.where(is_bad).isEmpty()
+    else:
+        has_factor = ~np.isnan(fitted.items).all(axis=1)
+        items_are_finite = np.isfinite(fitted.items[has_factor]).all()
+    if bad_users or not items_are_finite:
         raise InputError(
             f"ALS diverged: {bad_users:,} users have factors that are not finite."
             " Raise reg, lower alpha, or scale the values down."
@@ -97,7 +119,9 @@ def fit_als(train: DataFrame, candidates: int, params: SparkALSParameters, work:
     return fitted
 
 
-def _train_mllib(train: DataFrame, candidates: int, params: SparkALSParameters, work: Location) -> FittedALS:
+def _train_mllib(
+    train: DataFrame, candidates: int, rows: int | None, params: SparkALSParameters, work: Location
+) -> FittedALS:
     spark = train.sparkSession
     if spark.sparkContext.getCheckpointDir() is None:  # without one MLlib's checkpoint interval does nothing
         spark.sparkContext.setCheckpointDir(str(work / "checkpoints"))
@@ -124,30 +148,35 @@ def _train_mllib(train: DataFrame, candidates: int, params: SparkALSParameters, 
     users = model.userFactors.join(training_users, "id", "left_semi")
     path = str(work / "user_factors")
     users.select(F.col("id").alias("user"), "features").write.parquet(path)
-    items = collect_item_factors(model.itemFactors, training_pairs, candidates, params.rank)
+    training_items = training_pairs.select(F.col("item").alias("id")).distinct()
+    item_factors = model.itemFactors.join(training_items, "id", "left_semi")
+    items: np.ndarray | FactorTable
+    if rows is None:
+        items = collect_item_factors(item_factors, candidates, params.rank)
+    else:
+        by_item = item_factors.withColumnRenamed("id", "item")
+        items = FactorTable.write(by_item, (candidates, params.rank, rows), work / "item_factors")
     return FittedALS(spark.read.parquet(path), items)
 
 
-def collect_item_factors(factors: DataFrame, training_pairs: DataFrame, candidates: int, rank: int) -> np.ndarray:
+def collect_item_factors(factors: DataFrame, candidates: int, rank: int) -> np.ndarray:
     """Collect item factors from Spark, and return them as float32[candidates, rank].
 
-    The row of an item without a training pair is NaN.
+    The row of an item that is not in the table is NaN.
 
     Args:
         factors: columns (id, features), where ``id`` is the row of an item.
-        training_pairs: the pairs that were trained on, with the column ``item``.
         candidates: the number of items.
         rank: the length of a factor.
     """
-    training_items = training_pairs.select(F.col("item").alias("id")).distinct()
-    table = factors.join(training_items, "id", "left_semi").toPandas()
+    table = factors.toPandas()
     items = np.full((candidates, rank), np.nan, dtype=np.float32)
     if len(table):
         items[table["id"].to_numpy()] = np.stack(table["features"].to_numpy())
     return items
 
 
-def fold_in(history: DataFrame, items: np.ndarray, params: SparkALSParameters) -> DataFrame:
+def fold_in(history: DataFrame, items: np.ndarray | FactorTable, params: SparkALSParameters) -> DataFrame:
     """Compute the factor of each user for fixed item factors, as columns (user, features).
 
     The column ``features``, array<float>, has the factor. If the history of a user is that of
@@ -160,14 +189,28 @@ def fold_in(history: DataFrame, items: np.ndarray, params: SparkALSParameters) -
     Args:
         history: columns (user, item, value), one row per (user, item) pair. ``user`` may have any
             type, and ``item`` is the row of the item.
-        items: float32[candidates, rank], NaN rows for items without a factor.
+        items: float32[candidates, rank], NaN rows for items without a factor; or the table of the
+            factors in blocks.
         params: the parameters with which the items were trained.
     """
     pair = F.struct("item", F.col(VALUE).cast("float").alias(VALUE))
     grouped = history.groupBy("user").agg(F.array_sort(F.collect_list(pair)).alias("pairs"))
-    shared = history.sparkSession.sparkContext.broadcast(np.ascontiguousarray(items))
+    context = history.sparkSession.sparkContext
     user_type = history.schema["user"].dataType.simpleString()
-    return grouped.mapInArrow(_fold_in_batches(shared, params), f"user {user_type}, features array<float>")
+    schema = f"user {user_type}, features array<float>"
+    if isinstance(items, np.ndarray):
+        return grouped.mapInArrow(_fold_in_batches(context.broadcast(np.ascontiguousarray(items)), params), schema)
+    blocks, has_factor = items.share()
+    axes = _axes_of_blocks(blocks) if params.implicit else None
+    return grouped.mapInArrow(_fold_in_by_blocks(blocks, context.broadcast(has_factor), axes, params), schema)
+
+
+def _axes_of_blocks(blocks: FactorBlocks) -> solvers.Axes:
+    """Return the principal axes of item factors in blocks, as :func:`solvers.principal_axes` does."""
+    with linalg.one_blas_thread():
+        gram = sum(linalg.gram(np.nan_to_num(factors.astype(np.float64))) for _, factors in blocks)
+        values, vectors = np.linalg.eigh(gram)
+    return np.maximum(values, 0), vectors
 
 
 def _fold_in_batches(
@@ -187,20 +230,71 @@ def _fold_in_batches(
         fixed = np.where(has_factor[:, None], shared.value, 0).astype(np.float64)
         axes = solvers.principal_axes(fixed) if params.implicit else None
         for batch in batches:
-            column = batch.column("pairs")
-            pairs = column.flatten()
-            items = pairs.field(0).to_numpy(zero_copy_only=False)
-            values = pairs.field(1).to_numpy(zero_copy_only=False)
-            lengths = column.value_lengths().to_numpy(zero_copy_only=False)
-            indptr = np.append(0, lengths.cumsum()).astype(np.int64)
-            user_of_pair = np.repeat(np.arange(batch.num_rows), lengths)
-            counts = params.is_training_pair(values) & has_factor[items]
-            scorable = np.bincount(user_of_pair[counts], minlength=batch.num_rows) > 0
-            factors = params.solve_rows((indptr, items, values), fixed, axes)
-            columns = [batch.column("user"), _factor_column(factors, scorable)]
-            yield pa.RecordBatch.from_arrays(columns, names=["user", "features"])
+            matrix = _pairs_of_batch(batch)
+            factors = params.solve_rows(matrix, fixed, axes)
+            yield _factors_of_batch(batch, factors, _are_scorable(matrix, has_factor, params))
 
     return fold_in_each
+
+
+def _fold_in_by_blocks(
+    blocks: FactorBlocks, shared: Broadcast[np.ndarray], axes: solvers.Axes | None, params: SparkALSParameters
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """Return the function that does what :func:`_fold_in_batches` does, for item factors in blocks.
+
+    Every batch reads all blocks, and keeps the factors of the items in the histories of the batch.
+
+    Args:
+        shared: the broadcast of bool[items], the items with a factor.
+        axes: the principal axes of the item factors, for implicit feedback.
+    """
+
+    def fold_in_each(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        import numba
+
+        numba.set_num_threads(1)  # Spark runs one task per core
+        for batch in batches:
+            indptr, items, values = _pairs_of_batch(batch)
+            distinct, positions = np.unique(items, return_inverse=True)
+            fixed = np.zeros((len(distinct), params.rank))
+            for start, factors in blocks:
+                inside = (distinct >= start) & (distinct < start + len(factors))
+                fixed[inside] = np.nan_to_num(factors[distinct[inside] - start])
+            matrix = (indptr, positions.astype(np.int32), values)
+            x = params.solve_rows(matrix, fixed, axes, blocks.n_items)
+            yield _factors_of_batch(batch, x, _are_scorable(matrix, shared.value[distinct], params))
+
+    return fold_in_each
+
+
+def _pairs_of_batch(batch: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the column ``pairs`` of a batch as indptr, items and values of a CSR matrix."""
+    column = batch.column("pairs")
+    pairs = column.flatten()
+    items, values = (pairs.field(number).to_numpy(zero_copy_only=False) for number in (0, 1))
+    lengths = column.value_lengths().to_numpy(zero_copy_only=False)
+    return np.append(0, lengths.cumsum()).astype(np.int64), items, values
+
+
+def _are_scorable(
+    matrix: tuple[np.ndarray, np.ndarray, np.ndarray], has_factor: np.ndarray, params: SparkALSParameters
+) -> np.ndarray:
+    """Return bool[users]: whether each user has a training pair on an item with a factor.
+
+    Args:
+        matrix: the pairs of the users as indptr, items and values.
+        has_factor: bool[items], the items with a factor.
+    """
+    indptr, items, values = matrix
+    n_users = len(indptr) - 1
+    user_of_pair = np.repeat(np.arange(n_users), np.diff(indptr))
+    counts = params.is_training_pair(values) & has_factor[items]
+    return np.bincount(user_of_pair[counts], minlength=n_users) > 0
+
+
+def _factors_of_batch(batch: pa.RecordBatch, factors: np.ndarray, scorable: np.ndarray) -> pa.RecordBatch:
+    columns = [batch.column("user"), _factor_column(factors, scorable)]
+    return pa.RecordBatch.from_arrays(columns, names=["user", "features"])
 
 
 def _factor_column(factors: np.ndarray, scorable: np.ndarray) -> pa.Array:

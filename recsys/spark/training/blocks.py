@@ -118,10 +118,11 @@ PartialSums = Iterator[tuple[np.ndarray, ...]]
 """One tuple of arrays: the sums over the users of a partition."""
 
 
-def _use_one_thread() -> None:
+def use_one_thread() -> None:
+    """Let compiled kernels use one thread, because Spark runs one task per core."""
     import numba
 
-    numba.set_num_threads(1)  # Spark runs one task per core
+    numba.set_num_threads(1)
 
 
 def pack_blocks(seed: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
@@ -188,7 +189,7 @@ def solve_training_users(
     """
 
     def work(raw: bytes) -> tuple[bytes, np.ndarray]:
-        _use_one_thread()
+        use_one_thread()
         items, axes = shared.value
         _, block = HistoryBlock.from_bytes(raw).split_users(params.seed, holdout_interval)
         return raw, params.solve_rows((block.indptr, block.items, block.values), items, axes)
@@ -222,18 +223,60 @@ def residual_gram_loss(
         loss = 0.0
         for raw, x in solved:
             _, block = HistoryBlock.from_bytes(raw).split_users(params.seed, holdout_interval)
-            weight, target = block.weights_and_targets(params)
-            # The constant of the objective: Σ c·p² over pairs, or Σ v² of explicit feedback.
-            constants = target if params.implicit else target.astype(np.float64) ** 2
-            pair_loss = solvers.add_residual(block.indptr, block.items, weight, target, x, items, residual)
-            loss += float(constants.sum(dtype=np.float64)) + pair_loss
-            factors = x.astype(np.float64)
-            pair_counts = params.count_training_pairs(block.indptr, block.values)
-            loss += float(params.penalty(pair_counts, len(items)) @ (factors**2).sum(axis=1))
-            gram += factors.T @ factors
+            block_gram, block_loss = add_sums_of_users(block, x, items, residual, params, len(items))
+            gram += block_gram
+            loss += block_loss
         yield residual, gram, np.array([loss])
 
     return work
+
+
+def add_sums_of_users(
+    block: HistoryBlock,
+    x: np.ndarray,
+    items: np.ndarray,
+    residual: np.ndarray,
+    params: SparkALSParameters,
+    n_items: int,
+) -> tuple[np.ndarray, float]:
+    """Add the part of m users to the residuals of items, and return their Gram matrix and loss.
+
+    They are those of :func:`residual_gram_loss`, for the users of one block.
+
+    Args:
+        block: the histories of the users. Its items are rows of ``items``.
+        x: float32[m, rank], the factors of the users.
+        items: float32[n, rank], the factors of the items.
+        residual: float32[n, rank], to which the part of these users is added.
+        params: the parameters of ALS.
+        n_items: the number of all items, for the penalty.
+    """
+    weight, target = block.weights_and_targets(params)
+    # The constant of the objective: Σ c·p² over pairs, or Σ v² of explicit feedback.
+    constants = target if params.implicit else target.astype(np.float64) ** 2
+    loss = solvers.add_residual(block.indptr, block.items, weight, target, x, items, residual)
+    loss += float(constants.sum(dtype=np.float64))
+    factors = x.astype(np.float64)
+    pair_counts = params.count_training_pairs(block.indptr, block.values)
+    loss += float(params.penalty(pair_counts, n_items) @ (factors**2).sum(axis=1))
+    return factors.T @ factors, loss
+
+
+def add_product_of_users(
+    block: HistoryBlock, x: np.ndarray, direction: np.ndarray, product: np.ndarray, params: SparkALSParameters
+) -> None:
+    """Add the part of m users to the products of :func:`hessian_product`.
+
+    Args:
+        block: the histories of the users. Its items are rows of ``direction``.
+        x: float32[m, rank], the factors of the users.
+        direction: float32[n, rank], the direction of each item.
+        product: float32[n, rank], to which the part of these users is added.
+        params: the parameters of ALS.
+    """
+    weight, target = block.weights_and_targets(params)
+    no_target = np.zeros_like(target)
+    solvers.add_residual(block.indptr, block.items, weight, no_target, x, direction, product)
 
 
 def hessian_product(
@@ -258,9 +301,7 @@ def hessian_product(
         product = np.zeros_like(direction)
         for raw, x in solved:
             _, block = HistoryBlock.from_bytes(raw).split_users(params.seed, holdout_interval)
-            weight, target = block.weights_and_targets(params)
-            no_target = np.zeros_like(target)
-            solvers.add_residual(block.indptr, block.items, weight, no_target, x, direction, product)
+            add_product_of_users(block, x, direction, product, params)
         yield (product,)
 
     return work
@@ -281,7 +322,7 @@ def solve_all_users(
     """
 
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        _use_one_thread()
+        use_one_thread()
         items = shared.value.astype(np.float64)
         axes = solvers.principal_axes(items) if params.implicit else None
         for batch in batches:

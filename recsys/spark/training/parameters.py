@@ -15,7 +15,7 @@ from pyspark.sql import DataFrame
 
 from recsys.als.parameters import LOCAL_ONLY, ALSParameters, AttributesParameters
 from recsys.als.solvers import Axes, explicit_rows, implicit_rows
-from recsys.config import Config
+from recsys.config import Config, ItemBlockMB
 from recsys.errors import ConfigError
 from recsys.evaluation.settings import BASELINES
 from recsys.linalg import CSR
@@ -35,10 +35,7 @@ class SparkALSParameters(ALSParameters):
     ] = True
     trainer: Annotated[
         Literal["recsys", "mllib"],
-        Field(
-            description="'mllib' is for item factors that do not fit into the memory of a task,"
-            " and for nonnegative; it supports only nu = 1 and beta = 0"
-        ),
+        Field(description="'mllib' is for nonnegative, and supports only nu = 1 and beta = 0"),
     ] = "recsys"
     nonnegative: Annotated[bool, Field(description="factors ≥ 0; trainer = 'mllib' only")] = False
     blocks: Annotated[
@@ -47,7 +44,7 @@ class SparkALSParameters(ALSParameters):
     ] = None
     checkpoint_every: Annotated[
         int,
-        Field(ge=1, description="iterations of MLlib between checkpoints, which cut the lineage"),
+        Field(ge=1, description="iterations of MLlib, or with item factors in blocks, between checkpoints"),
     ] = 10
 
     def penalty(self, pair_counts: np.ndarray, opposite_rows: int) -> np.ndarray:
@@ -86,7 +83,7 @@ class SparkALSParameters(ALSParameters):
         cumulative = np.append(0, np.cumsum(self.is_training_pair(values)))
         return np.diff(cumulative[indptr])
 
-    def solve_rows(self, matrix: CSR, fixed: np.ndarray, axes: Axes | None) -> np.ndarray:
+    def solve_rows(self, matrix: CSR, fixed: np.ndarray, axes: Axes | None, n_columns: int | None = None) -> np.ndarray:
         """Compute the factor of each row that minimises the loss for fixed factors of the columns.
 
         Rows are users and columns are items, or the reverse. The result is [rows, rank] in the
@@ -95,9 +92,10 @@ class SparkALSParameters(ALSParameters):
         Args:
             matrix: indptr, columns and values of a CSR matrix with all pairs of each row.
             fixed: [columns, rank], the factors of the columns. A column without factors has zeros.
-            axes: ``principal_axes(fixed)`` for implicit feedback, else None.
+            axes: the principal axes of all columns for implicit feedback, else None.
+            n_columns: the number of all columns, if ``fixed`` has only those of the pairs.
         """
-        penalty = self.penalty(self.count_training_pairs(matrix[0], matrix[2]), len(fixed))
+        penalty = self.penalty(self.count_training_pairs(matrix[0], matrix[2]), n_columns or len(fixed))
         if self.implicit:
             return implicit_rows(matrix, fixed, self.alpha, penalty, axes)
         return explicit_rows(matrix, fixed, penalty)
@@ -120,6 +118,7 @@ class TrainingData:
         items: the candidates in the order of their rows, with the columns of the items table.
         liked_by: int[candidates], the number of users who like each item.
         work: a folder for tables of this model. Executors see it under the same path.
+        item_block_mb: the setting ``[spark] item_block_mb``.
         trained: parameters of ALS -> the factors trained with them. All models of a run share it,
             so that no factors are trained twice.
     """
@@ -129,6 +128,7 @@ class TrainingData:
     items: pd.DataFrame
     liked_by: np.ndarray
     work: Location
+    item_block_mb: ItemBlockMB = "auto"
     trained: dict[tuple[Any, ...], Any] = dataclasses.field(default_factory=dict)
 
 

@@ -35,6 +35,7 @@ from recsys.als import solvers
 from recsys.errors import InputError
 from recsys.locations import Location
 from recsys.schema import VALUE
+from recsys.spark.item_blocks import FactorTable
 from recsys.spark.training import blocks, training_curve
 from recsys.spark.training.parameters import SparkALSParameters
 from recsys.spark.training.training_curve import TrainingCurve, ValidationUsers
@@ -57,13 +58,14 @@ class FittedALS(NamedTuple):
 
     Attributes:
         users: columns (user, features array<float>), the factors of the users with a training pair.
-        items: float32[candidates, rank], with NaN in the rows of items without a factor.
+        items: float32[candidates, rank], with NaN in the rows of items without a factor; or the
+            table of the factors in blocks.
         curve: the loss and the quality after each sweep. None for MLlib, which does not report
             them.
     """
 
     users: DataFrame
-    items: np.ndarray
+    items: np.ndarray | FactorTable
     curve: TrainingCurve | None = None
 
 
@@ -233,7 +235,7 @@ class _Fitter:
         solved = self.log.map(blocks.solve_training_users(shared, self.params, self.holdout_interval))
         solved = solved.persist(StorageLevel.MEMORY_AND_DISK)
         partial_sums = solved.mapPartitions(blocks.residual_gram_loss(shared, self.params, self.holdout_interval))
-        sums = _Sums(*_sum_partitions(partial_sums))
+        sums = _Sums(*sum_partitions(partial_sums))
         if previous:
             previous.release()
         return _State(items, solved, shared, sums)
@@ -272,7 +274,7 @@ class _Fitter:
             direction = np.ascontiguousarray(directions.T, dtype=np.float32)
             shared = self.context.broadcast(direction)
             work = blocks.hessian_product(shared, self.params, self.holdout_interval)
-            (minus_product,) = _sum_partitions(state.solved.mapPartitions(work))
+            (minus_product,) = sum_partitions(state.solved.mapPartitions(work))
             shared.destroy()
             return (direction @ gram + penalty * direction - minus_product).T
 
@@ -301,7 +303,7 @@ class _Fitter:
     def _count_training_pairs(self, name: str) -> None:
         self._describe_jobs(name)
         work = blocks.count_training_pairs(self.shape[0], self.params, self.holdout_interval)
-        self.pair_counts, n_users = _sum_partitions(self.log.mapPartitions(work))
+        self.pair_counts, n_users = sum_partitions(self.log.mapPartitions(work))
         self.n_users = int(n_users[0])
 
     def _describe_jobs(self, text: str) -> None:
@@ -311,7 +313,7 @@ class _Fitter:
 # --- Sums ----------------------------------------------------------------------------------------------------
 
 
-def _sum_partitions(partial_sums: RDD[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+def sum_partitions(partial_sums: RDD[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
     """Add up the tuples of arrays that the partitions hold, one tuple per partition.
 
     The result is one tuple. The order of the additions is always that of the partitions, so the

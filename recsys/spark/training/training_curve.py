@@ -22,7 +22,7 @@ from recsys.evaluation.min_history import choose_min_history
 from recsys.ranking import rank
 from recsys.recommender import Recommender
 from recsys.spark.training.parameters import SparkALSParameters
-from recsys.types import Features, Histories, Interactions
+from recsys.types import Features, Histories, Interactions, TopK
 
 MAX_USERS = 1000
 """Approximate number of validation users, if there are enough users."""
@@ -152,9 +152,17 @@ class ValidationUsers:
         model = _FixedItems(items, self.params)
         if self.params.implicit:
             return float(np.nanmean(self._ndcg_of(model)))
-        users = model.solve_users(self.seen)
+        return self.rmse_of(model.solve_users(self.seen), items[self.hidden.indices])
+
+    def rmse_of(self, x: np.ndarray, hidden_items: np.ndarray) -> float:
+        """Return the root mean squared error of the hidden values.
+
+        Args:
+            x: float[users, rank], the factors of the users.
+            hidden_items: float32[n, rank], the factor of the item of each hidden pair.
+        """
         row = np.repeat(np.arange(self.n_users), np.diff(self.hidden.indptr))
-        error = self.hidden.data - np.einsum("nr,nr->n", users[row], items[self.hidden.indices])
+        error = self.hidden.data - np.einsum("nr,nr->n", x[row], hidden_items)
         return float(np.sqrt(np.mean(error**2)))
 
     def compare_with_popular(self, items: np.ndarray, pair_counts: np.ndarray) -> dict[str, Any] | None:
@@ -174,12 +182,30 @@ class ValidationUsers:
         if not self.params.implicit:
             return None
         model_ndcg = self._ndcg_of(_FixedItems(items, self.params))
-        popular_ndcg = self._ndcg_of(_Popular(pair_counts))
+        return self.compare(model_ndcg, self._ndcg_of(_Popular(pair_counts)))
+
+    def compare(self, model_ndcg: np.ndarray, popular_ndcg: np.ndarray) -> dict[str, Any] | None:
+        """Return the result of :meth:`compare_with_popular` for the NDCG of each user's two lists.
+
+        Args:
+            model_ndcg, popular_ndcg: float64[users], the NDCG of the model and of popularity.
+        """
         return choose_min_history(Histories(self.seen).n_liked, model_ndcg, popular_ndcg, seed=self.params.seed)
 
     def _ndcg_of(self, model: Recommender) -> np.ndarray:
         """Return the NDCG of each user's list without seen items: float64[users]."""
-        topk = rank.recommend(model, self.seen, NDCG_CUTOFF)
+        return self.ndcg_of(rank.recommend(model, self.seen, NDCG_CUTOFF).items)
+
+    def ndcg_of(self, lists: np.ndarray) -> np.ndarray:
+        """Return the NDCG of the list of each user: float64[users].
+
+        Args:
+            lists: int32[users, k], items, best first, -1 after the last one.
+        """
+        blank = np.full(lists.shape, -1, dtype=np.int8)
+        no_scores = np.full(lists.shape, np.nan, dtype=np.float32)
+        shortfall = np.zeros(len(lists), dtype=np.int8)
+        topk = TopK(np.arange(len(lists)), lists, no_scores, blank, (), shortfall)
         relevant = csr_array((self.hidden > 0).astype(np.float64))
         return ndcg(judge(topk, relevant), NDCG_CUTOFF)
 
