@@ -56,6 +56,20 @@ class DataSettings(ReadSettings):
     )
     items: str | None = Field(None, description="file of items: `item_id`, optionally `title`, attributes and text")
     users: str | None = Field(None, description="file of users: `user_id` and attributes")
+    reviews: str | None = Field(
+        None,
+        description=(
+            "file of what people wrote: `item_id`, `text`, optionally `user_id` and `score`, on the scale of the"
+            " values; a path, on the local engine (docs/ratings.md)"
+        ),
+    )
+    fill_ratings: bool = Field(
+        False,
+        description=(
+            "for `task = 'ratings'`: a review that says who wrote it, but has no score, counts as a rating in train,"
+            " with the score that its words say"
+        ),
+    )
 
     @property
     def reading(self) -> ReadSettings:
@@ -352,7 +366,12 @@ class Config(BaseModel):
     @model_validator(mode="after")
     def _check_sections_together(self) -> Config:
         """Refuse sections that contradict each other, in one error for all contradictions."""
-        problems = [*self._number_problems(), *self._event_problems(), *self._task_problems()]
+        problems = [
+            *self._number_problems(),
+            *self._event_problems(),
+            *self._review_problems(),
+            *self._task_problems(),
+        ]
         if problems:
             raise NestedErrors(problems)
         return self
@@ -373,6 +392,13 @@ class Config(BaseModel):
                 )
         elif self.data.events is None:
             yield MISSING_EVENTS
+
+    def _review_problems(self) -> Iterator[str]:
+        """Yield the settings of reviews that have no effect on this engine or for this task."""
+        if self.data.reviews is not None and self.engine == "spark":
+            yield "[data] reviews is for the local engine: remove it, or engine = 'spark'"
+        if self.data.fill_ratings and (self.data.reviews is None or self.judge.task == "lists"):
+            yield "[data] fill_ratings needs [data] reviews and [judge] task = 'ratings': remove it"
 
     def _task_problems(self) -> Iterator[str]:
         """Yield what has no meaning for the task: no setting is ignored in silence."""
@@ -420,10 +446,11 @@ class Config(BaseModel):
 
     @property
     def tables(self) -> list[str]:
-        """The locations of all tables that a run reads: of the events, and of items and users if
-        it has them.
+        """The locations of all tables that a run reads: of the events, and of items, users and
+        reviews if it has them.
         """
-        return [*self.event_files, *(path for path in (self.data.items, self.data.users) if path)]
+        data = self.data
+        return [*self.event_files, *(path for path in (data.items, data.users, data.reviews) if path)]
 
     @property
     def sources(self) -> list[str]:

@@ -27,6 +27,7 @@ from recsys.evaluation.settings import BASELINES, baselines_of, describe_ranked
 from recsys.evaluation.summary import summarise, summarise_sampled
 from recsys.evaluation.truth import Truth
 from recsys.features.encoding import encode_features
+from recsys.features.reviews import add_review_columns, add_reviewed_items, reviews_of_train
 from recsys.features.segment_popularity import Segments, fit_segments
 from recsys.models.combining.cascade import Cascade
 from recsys.models.combining.short_histories import try_short_histories
@@ -120,6 +121,7 @@ class LocalEngine(Engine):
         """
         super().__init__(config)
         build_each(lambda name: configured_model(name, config), config.models)
+        self._described_items: pd.DataFrame | None = None
         self.evaluations: list[Evaluation] = []
         self.cold_start_values: dict[str, dict[int, np.ndarray]] = {}
         self.losses: dict[str, list[float]] = {}
@@ -143,7 +145,7 @@ class LocalEngine(Engine):
             InputError, ConfigError: the events cannot be split as the config says.
         """
         config = self.config
-        items = self.tables.items
+        items = add_reviewed_items(self.tables.items, self.tables.reviews)
         rule = config.rule(timed=TIME in self.tables.log)
         self.fold_starts = fold_starts(self.tables.log, rule)
         self.split = split(self.tables.take_log(), rule, weighting=config.weigh, filters=config.filter, items=items)
@@ -151,6 +153,10 @@ class LocalEngine(Engine):
         self.check_ranks(counts["users"], counts["items"])
         train = self.split.train
         self.item_features = None
+        if items is not None and self.tables.reviews is not None:
+            reviews = reviews_of_train(self.tables.reviews, train, self.split.test, has_ratings=False)
+            items = add_review_columns(items, reviews, train.items)
+        self._described_items = items
         if items is not None:
             self.item_features = encode_features(items, ITEM, train.items)
         self.truth = Truth.from_split(self.split, config.judge.for_lists(), exclude_seen=config.recommend.exclude_seen)
@@ -399,8 +405,8 @@ class LocalEngine(Engine):
         """Write the parts of the split, and the candidates with the columns of the items table."""
         self.folder.write_json(run_files.SPLIT_CARD, self.split.about)
         candidates = pd.DataFrame({ITEM: self.split.train.items.all_ids})
-        if self.tables.items is not None:
-            candidates = candidates.merge(self.tables.items, on=ITEM, how="left")
+        if self._described_items is not None:
+            candidates = candidates.merge(self._described_items, on=ITEM, how="left")
         self.folder.write_table(run_files.ITEMS, candidates)
         for name in ("train", "history", "test"):
             part = weigh.interactions_to_table(getattr(self.split, name))
@@ -420,7 +426,7 @@ def read_tables_of_run(config: Config, folder: RunFolder) -> Tables:
         InputError: as for :func:`recsys.data.reading.read.read_tables`.
     """
     data = config.data
-    tables = read_tables(config.events, data.items, data.users, data.reading)
+    tables = read_tables(config.events, data.items, data.users, data.reading, data.reviews)
     tables.refusals.write_csv(folder.path / run_files.REFUSED_ROWS)
     folder.write_json(run_files.DATA_CARD, data_card(tables) | {"source": " + ".join(config.event_files)})
     return tables

@@ -33,6 +33,9 @@ class RatingModel(ABC):
     HAS_SPREAD: ClassVar[bool] = False
     """Whether :meth:`spread` returns numbers."""
 
+    NEEDS_REVIEWS: ClassVar[bool] = False
+    """Whether ``fit`` needs ``features.reviews``."""
+
     members: Mapping[str, RatingModel] = MappingProxyType({})
     """Name -> model, for the models that this model combines. It is empty for most models."""
 

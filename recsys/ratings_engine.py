@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import csr_array
 
 from recsys import models, run_files
 from recsys.config import Config
@@ -26,7 +27,7 @@ from recsys.data.weigh import (
     interactions_to_table,
 )
 from recsys.engine import Engine
-from recsys.errors import InputError
+from recsys.errors import ConfigError, InputError
 from recsys.evaluation.error_parts import describe_refits
 from recsys.evaluation.rating_summary import (
     PredictedRatings,
@@ -34,14 +35,15 @@ from recsys.evaluation.rating_summary import (
     errors_per_user,
     summarise_ratings,
 )
-from recsys.evaluation.settings import RATING_BASELINES
+from recsys.evaluation.settings import RATING_BASELINES, TEXT_FALLBACK
+from recsys.features.reviews import add_reviewed_items, fill_ratings, reviews_of_train
 from recsys.local_engine import read_tables_of_run
 from recsys.models.ratings.stack import keep_entries
 from recsys.parameters import build_each
 from recsys.rating_model import RatingModel, predict_ratings
 from recsys.runfolder import RunFolder
 from recsys.schema import FOLD, ITEM, SCORE, SOURCE, SPREAD, TIME, USER
-from recsys.types import IdMap, Interactions, Split
+from recsys.types import Features, IdMap, Interactions, Split
 
 ONE_PER_PAIR = WeightSettings(aggregate="max")
 """How ratings are aggregated. Each pair has only one rating, which stays as it is."""
@@ -66,12 +68,14 @@ class TestPart:
         train: the ratings that models learn from.
         users, items: int[n], the rows of the users and of the items of the tested pairs in train,
             -1 if train does not have them.
+        features: what is known of the items of train. None if nothing is.
     """
 
     fold: int
     train: Interactions
     users: np.ndarray
     items: np.ndarray
+    features: Features | None
 
 
 class RatingsEngine(Engine):
@@ -104,13 +108,25 @@ class RatingsEngine(Engine):
         """
         super().__init__(config)
         self._builders: dict[str, Callable[[], RatingModel]] = {}
-        for name in dict.fromkeys([*RATING_BASELINES, *config.models]):
+        baselines = list(RATING_BASELINES)
+        if config.data.reviews is not None:
+            baselines.append(TEXT_FALLBACK)
+        self._fallback_name = baselines[-1]
+        for name in dict.fromkeys([*baselines, *config.models]):
             self._builders[name] = lambda name=name: configured_model(name, config)  # type: ignore[misc]
         build_each(lambda name: self._builders[name](), self._builders)
+        self._require_reviews()
         self._fitted: list[RatingModel] = []
+        self._fallbacks: list[RatingModel] = []
         self._predictions: dict[str, PredictedRatings] = {}
         self._refits: dict[str, dict[str, Any]] = {}
-        self._all_ratings: Interactions | None = None
+        self._all_ratings: TestPart | None = None
+
+    def _require_reviews(self) -> None:
+        """Raise ConfigError if a model needs reviews, and the config names none."""
+        needy = [name for name, build in self._builders.items() if build().NEEDS_REVIEWS]
+        if needy and self.config.data.reviews is None:
+            raise ConfigError(f"model '{needy[0]}' learns from reviews: give [data] reviews a table, or remove it.")
 
     def read_events(self) -> None:
         """Read and check the tables, and write the refused rows and the data card."""
@@ -127,16 +143,18 @@ class RatingsEngine(Engine):
         rule = config.rule(timed=TIME in self.tables.log)
         events, merged = rating_per_pair(self.tables.take_log())
         splits = {number: self._split(events, of_fold) for number, of_fold in folds_of(rule).items()}
-        self.parts = [_test_part(number, parts) for number, parts in splits.items()]
+        self.parts = [self._test_part(number, parts.train, parts.test) for number, parts in splits.items()]
         first = next(iter(splits.values()))
         about = first.about | {"merged_ratings": merged}
-        train, test = first.train, first.test
+        train, test = self.parts[0].train, first.test
         if len(splits) > 1:
             filtered, _ = filter_events(events, config.filter)
             candidates = (part.train.items.ids for part in splits.values())
-            train = aggregate_events(filtered, "max", IdMap.of(filtered[USER]), IdMap.of(filtered[ITEM], *candidates))
+            items = IdMap.of(filtered[ITEM], *candidates)
+            train = aggregate_events(filtered, "max", IdMap.of(filtered[USER]), items)
             test = aggregate_events(events, "max", IdMap.of(events[USER]), IdMap.of(events[ITEM]))
-            self._all_ratings = train
+            self._all_ratings = self._test_part(0, train, None)
+            train = self._all_ratings.train
             about["folds"] = [
                 {"fold": number, "train_rows": len(parts.train), "test_rows": len(parts.test)}
                 for number, parts in splits.items()
@@ -146,6 +164,7 @@ class RatingsEngine(Engine):
                 f"[judge] refits = {config.judge.refits} fits models on quarters of train, and train has"
                 f" {len(self.parts[0].train)} ratings: give it at least four, or set refits = 0."
             )
+        about["reviews"] = self._describe_reviews()
         self.pairs = _rated_pairs(splits, self.parts)
         self.scale = config.judge.scale or _range_of([part.train for part in self.parts])
         self._write_split(about, train, test)
@@ -160,32 +179,32 @@ class RatingsEngine(Engine):
 
         With several folds, the saved model is fitted on all ratings.
         """
-        self._fitted = [self._builders[name]().fit(part.train) for part in self.parts]
+        self._fitted = [self._builders[name]().fit(part.train, part.features) for part in self.parts]
+        if name == self._fallback_name:
+            self._fallbacks = self._fitted
         saved = self._fitted[0]
         if self._all_ratings is not None:
-            saved = self._builders[name]().fit(self._all_ratings)
+            saved = self._builders[name]().fit(self._all_ratings.train, self._all_ratings.features)
         models.save(saved, self.folder.path / run_files.model_folder(name))
 
     def recommend(self, name: str) -> None:
         """Predict the ratings of the test with the model ``name``, and write the predictions.
 
-        Where the model has no opinion, the baseline of user and item biases of the same fold
-        predicts. Then the predictions are clipped to :attr:`scale`.
+        Where the model has no opinion, the fallback of the same fold predicts: the biases, or with
+        reviews ``text_score``. Then the predictions are clipped to :attr:`scale`.
         """
         predicted = []
-        spread = []
         fallback = []
-        for part, model in zip(self.parts, self._fitted, strict=True):
-            of_part = predict_ratings(model, part.users, part.items)
-            fallback.append(of_part)
-            is_missing = np.isnan(of_part)
-            if is_missing.any():
-                biases = self._builders[RATING_BASELINES[1]]().fit(part.train)
-                of_part = np.where(is_missing, biases.predict(part.users, part.items), of_part)
-            predicted.append(of_part)
+        spread = []
+        for number, (part, model) in enumerate(zip(self.parts, self._fitted, strict=True)):
+            predicted.append(predict_ratings(model, part.users, part.items))
+            fallback.append(np.full(len(part.users), np.nan))
+            if np.isnan(predicted[-1]).any():
+                fallback[-1] = self._fallbacks[number].predict(part.users, part.items)
             spread.append(model.spread(part.users, part.items))
         raw = np.concatenate(predicted)
-        is_fallback = np.isnan(np.concatenate(fallback))
+        is_fallback = np.isnan(raw)
+        raw = np.where(is_fallback, np.concatenate(fallback), raw)
         clipped = np.clip(raw, *self.scale)
         self._predictions[name] = PredictedRatings(
             clipped,
@@ -219,14 +238,18 @@ class RatingsEngine(Engine):
         """Return the predictions, for the first test part, of a fit on the entries ``keep`` of its train part."""
         part = self.parts[0]
         train = keep_entries(part.train, keep)
-        predicted = predict_ratings(self._builders[name]().fit(train), part.users, part.items)
-        biases = self._builders[RATING_BASELINES[1]]().fit(train).predict(part.users, part.items)
-        return np.clip(np.where(np.isnan(predicted), biases, predicted), *self.scale)
+        predicted = predict_ratings(self._builders[name]().fit(train, part.features), part.users, part.items)
+        is_missing = np.isnan(predicted)
+        if is_missing.any():
+            fallback = self._builders[self._fallback_name]().fit(train, part.features)
+            predicted = np.where(is_missing, fallback.predict(part.users, part.items), predicted)
+        return np.clip(predicted, *self.scale)
 
     def summarise(self) -> dict[str, Any]:
         """Write the errors per user and the metrics, and return the content of metrics.json."""
         self.folder.write_table(run_files.PER_USER, errors_per_user(self.pairs, self._predictions))
         metrics = summarise_ratings(self.pairs, self._predictions, self.config.judge, self.scale)
+        metrics["about"]["fallback"] = self._fallback_name
         if self._refits:
             metrics["about"]["refits"] = {"divisions": self.config.judge.refits, "models": self._refits}
         self.folder.write_json(run_files.METRICS, metrics)
@@ -237,8 +260,41 @@ class RatingsEngine(Engine):
         raise NotImplementedError
 
     def _split(self, events: pd.DataFrame, rule: AnyRule) -> Split:
-        items = self.tables.items
+        items = add_reviewed_items(self.tables.items, self.tables.reviews)
         return split(events, rule, weighting=ONE_PER_PAIR, filters=self.config.filter, items=items)
+
+    def _test_part(self, fold: int, train: Interactions, test: Interactions | None) -> TestPart:
+        """Return the part of one fold, with what is known of its items, and filled-in ratings.
+
+        Args:
+            test: the ratings of the test. None: nothing is tested.
+        """
+        features = None
+        if self.tables.reviews is not None:
+            reviews = reviews_of_train(self.tables.reviews, train, test)
+            if self.config.data.fill_ratings:
+                train, reviews = fill_ratings(train, reviews)
+            features = Features(csr_array((len(train.items), 0), dtype=np.float32), (), reviews=reviews)
+        nobody = np.empty(0, dtype=np.int64)
+        if test is None:
+            return TestPart(fold, train, nobody, nobody, features)
+        users = train.users.rows(test.users.ids)[test.user]
+        items = train.items.rows(test.items.ids)[test.item]
+        return TestPart(fold, train, users, items, features)
+
+    def _describe_reviews(self) -> dict[str, int] | None:
+        """Return the numbers of reviews that the models of the first part may learn from, or None."""
+        features = self.parts[0].features
+        if features is None or features.reviews is None or self.tables.reviews is None:
+            return None
+        reviews = features.reviews
+        return {
+            "rows": len(self.tables.reviews),
+            "used": len(reviews),
+            "with_score": int(np.isfinite(reviews.score).sum()),
+            "without_user": int(self.tables.reviews[USER].isna().sum()),
+            "filled_ratings": int(reviews.is_filled.sum()),
+        }
 
     def _write_split(self, about: dict[str, Any], train: Interactions, test: Interactions) -> None:
         self.folder.write_json(run_files.SPLIT_CARD, about)
@@ -256,7 +312,7 @@ class RatingsEngine(Engine):
                 USER: self.pairs.user_ids[self.pairs.user],
                 ITEM: self.pairs.item_ids[self.pairs.item],
                 SCORE: model.predicted,
-                SOURCE: np.where(model.is_fallback, RATING_BASELINES[1], name),
+                SOURCE: np.where(model.is_fallback, self._fallback_name, name),
                 FOLD: self.pairs.fold,
             }
         )
@@ -307,12 +363,6 @@ def quarter_of_entries(train: Interactions, seed: int, number: int) -> np.ndarra
     quarter = np.empty(len(train), dtype=np.int8)
     quarter[np.argsort(bits, kind="stable")] = np.arange(len(train)) * 4 // len(train)
     return quarter
-
-
-def _test_part(number: int, parts: Split) -> TestPart:
-    users = parts.train.users.rows(parts.test.users.ids)[parts.test.user]
-    items = parts.train.items.rows(parts.test.items.ids)[parts.test.item]
-    return TestPart(number, parts.train, users, items)
 
 
 def _rated_pairs(splits: dict[int, Split], parts: list[TestPart]) -> RatedPairs:

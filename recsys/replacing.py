@@ -88,6 +88,7 @@ _RUN_FILES = (
     ),
     rf"({_any_of(run_files.ITEMS, run_files.TRAIN, run_files.HISTORY, run_files.TEST)}){_SPARK_PARTS}",
     rf"({_any_of(run_files.PER_USER, run_files.POOLED_PER_USER)}|{_any_model(run_files.topk)}){_SPARK_PARTS}",
+    _any_model(run_files.predictions),
     _SEGMENT_FILES,
     rf"{run_files.REPORT_TABLES}/\d+-[a-z0-9-]*\.(csv|tex)",
     r"model/(.+/)?(model\.json|params\.json|\w+_\.np[yz])",

@@ -31,6 +31,7 @@ RANK = "rank"
 SCORE = "score"
 SOURCE = "source"
 TITLE = "title"
+TEXT = "text"
 FOLD = "fold"
 SPREAD = "spread"
 
@@ -78,7 +79,8 @@ class TableSchema:
 
 EVENTS = TableSchema("events", (USER, ITEM), (VALUE, TIME, EVENT))
 ITEMS = TableSchema("items", (ITEM,), (TITLE,))
-REVIEWS = TableSchema("reviews", (ITEM, "text", "score"), (USER,))
+REVIEWS = TableSchema("reviews", (ITEM, TEXT), (SCORE, USER))
+SCORED_REVIEWS = TableSchema("reviews", (ITEM, TEXT, SCORE), (USER,))
 USERS = TableSchema("users", (USER,))
 TOPK = TableSchema("topk", (USER, ITEM, RANK), (SCORE, SOURCE))
 INTERACTIONS = TableSchema("interactions", (USER, ITEM, VALUE, TIME))

@@ -436,11 +436,39 @@ class Features:
             ``genres=drama``. A field is a column of the table that the features come from.
         dense: the names of the fields that are vectors of numbers, such as embeddings, and not
             counts.
+        reviews: what people wrote about the items. None if the run has no table of reviews.
     """
 
     matrix: csr_array
     names: tuple[str, ...]
     dense: tuple[str, ...] = ()
+    reviews: Reviews | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Reviews:
+    """What people wrote about the items of a train part, one entry per review.
+
+    Attributes:
+        user: int64[n], the row of the user in train, -1 if the review does not say who wrote it or
+            train does not have the user.
+        item: int64[n], the row of the item.
+        text: object[n], the texts.
+        score: float64[n], the score of the review, else the rating that the user gave to the item
+            in train, NaN without either.
+        is_filled: bool[n], whether train has a rating of the pair that was predicted from the text.
+        user_ids: the ids of the users, categories, null where a review does not say who wrote it.
+    """
+
+    user: np.ndarray
+    item: np.ndarray
+    text: np.ndarray
+    score: np.ndarray
+    is_filled: np.ndarray
+    user_ids: pd.Series
+
+    def __len__(self) -> int:
+        return len(self.item)
 
 
 @dataclass(frozen=True)

@@ -230,6 +230,13 @@ def test_predict_gives_the_spread_of_a_model_that_has_one(runs, tmp_path):
     np.testing.assert_allclose(pd.read_csv(tmp_path / "out.csv")["spread"], judged["spread"], rtol=1e-12)
 
 
+def test_a_run_replaces_the_run_before_it(tmp_path):
+    log_of().to_csv(tmp_path / "log.csv", index=False)
+    for share in (0.2, 0.3):
+        run(parse_config(raw(tmp_path, "run", {"rule": "fraction", "test": share})))
+    assert len(RunFolder.open(tmp_path / "run").read_table(run_files.TEST)) > 0.25 * len(log_of())
+
+
 @pytest.mark.parametrize(
     ("sections", "message"),
     [

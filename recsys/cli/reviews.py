@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import pandas as pd
 import typer
 
 from recsys.cli.application import DATA, app
@@ -21,8 +20,6 @@ from recsys.cli.options import (
     config_of,
     reading_overrides,
 )
-from recsys.data.reading.read_settings import ReadSettings
-from recsys.errors import InputError
 
 WORDS = 10
 """Number of words that raise, and of words that lower a score, which are printed."""
@@ -55,15 +52,17 @@ def reviews(
 
     Example: recsys reviews reviews.csv --out ratings.csv --items films.csv
     """
+    from recsys.data.reading.reviews import read_reviews
     from recsys.features.review_scores import ReviewScores, scores_of_items
     from recsys.replacing import require_replaceable_file, starts_with
+    from recsys.schema import SCORED_REVIEWS
 
     if save:
         require_replaceable_file(save, starts_with(FIRST_COLUMNS), "--out", [Path(table)])
     if items:
         require_replaceable_file(items, starts_with(ITEM_COLUMNS), "--items", [Path(table)])
     reading = config_of(table, reading_overrides(columns, file_format, delimiter, encoding)).data.reading
-    written = read_reviews(table, reading)
+    written = read_reviews(table, reading, SCORED_REVIEWS)
     has_score = written["score"].notna().to_numpy()
     model = ReviewScores().fit(written["text"][has_score], written["score"][has_score].to_numpy())
     value = written["score"].to_numpy(dtype=np.float64, copy=True)
@@ -104,33 +103,3 @@ def reviews(
         )
     out.print(f"words that raise a score: {', '.join(raising)}")
     out.print(f"words that lower a score: {', '.join(lowering)}")
-
-
-def read_reviews(table: str, reading: ReadSettings) -> pd.DataFrame:
-    """Read a table of reviews: item_id, text, score (NaN where it is empty), and user_id if it is there.
-
-    Raises:
-        InputError: a column is missing, an id or a text is empty, or a score is not a number.
-    """
-    from recsys.data.reading.columnar import concat_chunks
-    from recsys.data.reading.files import read_chunks
-    from recsys.data.reading.sources import Source
-    from recsys.locations import local_path
-    from recsys.schema import REVIEWS
-
-    mapping = {name: name for name in (*REVIEWS.required, *REVIEWS.optional)} | reading.columns
-    chunk = concat_chunks(read_chunks(Source(local_path(table)), mapping, reading, all_columns=True), table)
-    REVIEWS.require(chunk.table.columns, table)
-    frame = chunk.table[[name for name in (*REVIEWS.required, *REVIEWS.optional) if name in chunk.table]]
-    frame = frame.astype(object)
-    text = frame["text"].fillna("").astype(str)
-    score = pd.to_numeric(frame["score"].replace("", None), errors="coerce")
-    is_empty = frame["score"].isna() | (frame["score"] == "")
-    is_bad = (score.isna() & ~is_empty) | ~np.isfinite(score.fillna(0.0))
-    without_id = frame["item_id"].isna() | (frame["item_id"] == "")
-    for label, rows in (("score is not a number", is_bad), ("item_id is empty", without_id)):
-        if rows.any():
-            raise InputError(
-                f"{table}: in {int(rows.sum()):,} rows the {label}, first in data row {int(rows.argmax()) + 1:,}."
-            )
-    return frame.assign(text=text, score=score.astype(np.float64)).reset_index(drop=True)

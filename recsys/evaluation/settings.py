@@ -55,6 +55,9 @@ RATING_BASELINES = ("mean", "biases")
 """The models of ratings that every run with ``task = "ratings"`` has. The second one is the fallback of
 the other models."""
 
+TEXT_FALLBACK = "text_score"
+"""The fallback of the models of ratings in a run with ``[data] reviews``."""
+
 DEFAULT_METRICS = ("ndcg@10", "recall@10", "precision@10", "map@10", "mrr@10", "hit_rate@10")
 """The metrics of an evaluation whose settings name none. The first one is the primary metric."""
 

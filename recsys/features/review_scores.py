@@ -48,7 +48,9 @@ class ReviewScores:
     levels: np.ndarray | None = None
     cut_offs: np.ndarray | None = None
 
-    def fit(self, texts: Sequence[str], scores: np.ndarray, groups: np.ndarray | None = None) -> ReviewScores:
+    def fit(
+        self, texts: Sequence[str] | np.ndarray, scores: np.ndarray, groups: np.ndarray | None = None
+    ) -> ReviewScores:
         """Learn the weights of words from reviews with a score.
 
         Args:
@@ -107,7 +109,7 @@ class ReviewScores:
         self._ridge = _fit_ridge(self._weights.transform(counts[has_score]), given, STRENGTHS[best])
         return self
 
-    def predict(self, texts: Sequence[str]) -> np.ndarray:
+    def predict(self, texts: Sequence[str] | np.ndarray) -> np.ndarray:
         """Return the predicted score of each text, float64[n], within the range of the given scores.
 
         NaN for a text without a word that two reviews with a score have.

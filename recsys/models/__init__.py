@@ -17,6 +17,7 @@ Models of ratings, for ``[judge] task = "ratings"`` (:mod:`recsys.rating_model`)
     mean       the mean of all ratings              biases     plus those of users and items
     rating_als factors by least squares             rating_knn what the user gave to similar items
     bpmf       factors by Gibbs sampling            stack      a weighted average of several
+    text_score biases drawn to what reviews say
 
 A model is a dataclass of its parameters. ``fit`` sets the arrays, dense or sparse, that ``STATE``
 of the class names. ``members`` has the models that a combined model is made of. ``record`` is a
@@ -86,6 +87,7 @@ RATING_KINDS = {
     "rating_knn": ("ratings.neighbours", "RatingKNN"),
     "bpmf": ("ratings.bpmf", "BPMF"),
     "stack": ("ratings.stack", "Stack"),
+    "text_score": ("ratings.text_score", "TextScore"),
 }
 """Kind -> (module below ``recsys.models``, class) of each model that predicts ratings.
 

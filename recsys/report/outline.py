@@ -51,6 +51,7 @@ RATING_SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     ratings.support,
     ratings.calibration,
     ratings.folds,
+    ratings.reviews,
     ratings.refits,
     inputs.data_overview,
     inputs.split_audit,

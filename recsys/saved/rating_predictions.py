@@ -21,7 +21,8 @@ def predict_pairs(run: RunFolder, pairs: pd.DataFrame, name: str | None = None) 
     """Return the predicted rating of each (user, item) pair, in the order of the pairs.
 
     The columns are user_id, item_id, score, source, and ``spread`` of a model that has one. As in the
-    run, the biases predict where the model has no opinion, and predictions are clipped to the scale.
+    run, its fallback (the biases, or with reviews ``text_score``) predicts where the model has no
+    opinion, and predictions are clipped to the scale.
     A user or an item that the run does not know has no bias.
 
     Args:
@@ -43,16 +44,17 @@ def predict_pairs(run: RunFolder, pairs: pd.DataFrame, name: str | None = None) 
     users = _rows(IdMap.of(run.read_table(run_files.TRAIN, [USER])[USER]), pairs[USER])
     items = _rows(IdMap.of(run.read_table(run_files.ITEMS, [ITEM])[ITEM]), pairs[ITEM])
     model = models.load(run.local(run_files.model_folder(name)))
-    biases = models.load(run.local(run_files.model_folder(RATING_BASELINES[1])))
+    fallback_name = metrics["about"].get("fallback", RATING_BASELINES[1])
+    fallback = models.load(run.local(run_files.model_folder(fallback_name)))
     predicted = predict_ratings(model, users, items)
     has_opinion = ~np.isnan(predicted)
-    score = np.where(has_opinion, predicted, predict_ratings(biases, users, items))
+    score = np.where(has_opinion, predicted, predict_ratings(fallback, users, items))
     table = pd.DataFrame(
         {
             USER: pairs[USER].to_numpy(),
             ITEM: pairs[ITEM].to_numpy(),
             SCORE: np.clip(score, *metrics["about"]["scale"]),
-            SOURCE: np.where(has_opinion, name, RATING_BASELINES[1]),
+            SOURCE: np.where(has_opinion, name, fallback_name),
         }
     )
     if model.HAS_SPREAD:

@@ -1,8 +1,10 @@
 """Models of ratings against loops, closed forms and conditions of optimality."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.optimize import nnls
+from scipy.sparse import csr_array
 
 from recsys import models
 from recsys.errors import ConfigError, InputError
@@ -11,7 +13,7 @@ from recsys.models.ratings.common_raters import predict_deviations
 from recsys.models.ratings.gibbs import draw_factors, pair_scores
 from recsys.models.ratings.stack import HOLD_OUT_SALT
 from recsys.rating_model import RatingModel, predict_ratings
-from recsys.types import IdMap, Interactions
+from recsys.types import Features, IdMap, Interactions, Reviews
 
 KINDS = sorted(models.RATING_KINDS)
 SMALL = {"bpmf": {"rank": 2, "burn_in": 3, "samples": 4}, "stack": {"parts": {"rating_als": {"rank": 2}}}}
@@ -36,8 +38,23 @@ def ratings(users=40, items=25, share=0.3, seed=0, noise=0.5):
     )
 
 
+def features_of(train):
+    """Return reviews by every third rater that say the rating in words."""
+    rows = np.arange(0, len(train), 3)
+    text = [f"stars{value:.0f} and more {row % 7}" for row, value in zip(rows, train.value[rows], strict=True)]
+    reviews = Reviews(
+        user=train.user[rows].astype(np.int64),
+        item=train.item[rows].astype(np.int64),
+        text=np.array(text, dtype=object),
+        score=train.value[rows].astype(np.float64),
+        is_filled=np.zeros(len(rows), dtype=bool),
+        user_ids=pd.Series(train.user[rows]).astype("category"),
+    )
+    return Features(csr_array((len(train.items), 0)), (), reviews=reviews)
+
+
 def fitted(kind, train):
-    return models.build_rating_model(kind, SMALL.get(kind, {})).fit(train)
+    return models.build_rating_model(kind, SMALL.get(kind, {})).fit(train, features_of(train))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -48,13 +65,14 @@ def test_what_every_model_keeps_to(kind, tmp_path):
     items = np.array([0, 1, -1, 2, 24, 4, -1])
     predicted = predict_ratings(model, users, items)
     assert not np.isnan(predicted[:2]).any()
-    if kind in ("mean", "biases", "stack"):
+    if kind in ("mean", "biases", "stack", "text_score"):
         assert not np.isnan(predicted).any()
     else:
         assert np.isnan(predicted[2:]).all()
     order = np.array([1, 0])
     np.testing.assert_array_equal(model.predict(users[order], items[order]), predicted[order])
-    again = models.build_rating_model(kind, SMALL.get(kind, {})).fit(ratings(seed=5)).fit(train)
+    again = models.build_rating_model(kind, SMALL.get(kind, {}))
+    again.fit(ratings(seed=5), features_of(ratings(seed=5))).fit(train, features_of(train))
     np.testing.assert_array_equal(again.predict(users, items), predicted)
     models.save(model, tmp_path / "model")
     loaded = models.load(tmp_path / "model")

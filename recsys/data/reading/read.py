@@ -25,6 +25,7 @@ from recsys.data.reading.columnar import RawChunk, concat_chunks, is_table, read
 from recsys.data.reading.files import read_chunks
 from recsys.data.reading.log import Log, concat_logs, widen_log
 from recsys.data.reading.read_settings import ReadSettings
+from recsys.data.reading.reviews import read_reviews
 from recsys.data.reading.sources import Source
 from recsys.data.reading.validate import (
     IMPOSSIBLE_TIME,
@@ -144,6 +145,8 @@ class Tables:
             dtype that holds them exactly (:mod:`recsys.data.reading.log`). It is empty after
             :meth:`take_log`.
         items, users: the items table and the users table. None if there is no such table.
+        reviews: item_id, text, score (NaN where there is none) and user_id (a
+            category, null where the review does not say who wrote it). None if there is no such table.
         refusals_by_table: path of a table, or its name if it was in memory -> its refusals.
         duplicates: ``items`` or ``users`` -> the number of rows that ``[data] duplicates`` merged
             into others. A table that was not given, or that belongs to a MovieLens data set, has no
@@ -155,6 +158,7 @@ class Tables:
     users: pd.DataFrame | None
     refusals_by_table: dict[str, Refusals] = field(default_factory=dict)
     duplicates: dict[str, int] = field(default_factory=dict)
+    reviews: pd.DataFrame | None = None
 
     @property
     def refusals(self) -> Refusals:
@@ -194,8 +198,14 @@ class Tables:
         return log
 
 
-def read_tables(events: Any, items: Any = None, users: Any = None, reading: ReadSettings | None = None) -> Tables:
-    """Read and check the events, the items and the users.
+def read_tables(
+    events: Any,
+    items: Any = None,
+    users: Any = None,
+    reading: ReadSettings | None = None,
+    reviews: str | None = None,
+) -> Tables:
+    """Read and check the events, the items, the users and the reviews.
 
     Ids get one type in all tables: integers if all of them are canonical integers ("7", not "007"),
     else text. Each table is a path, or a table in memory: pandas, Polars, pyarrow, or anything with
@@ -209,15 +219,33 @@ def read_tables(events: Any, items: Any = None, users: Any = None, reading: Read
         items: the items table. None: that of MovieLens, or none.
         users: the users table. None: that of MovieLens, or none.
         reading: how files are read. None: the defaults.
+        reviews: the path of a table of reviews. None: there is none.
 
     Raises:
-        InputError: a file is missing, empty or damaged, or has another layout than expected; or
-            more rows of a table are refused than ``max_refused_share`` allows.
+        InputError: a file is missing, empty or damaged, or has another layout than expected; more
+            rows of a table are refused than ``max_refused_share`` allows; or a review has no item
+            or a score that is not a number.
     """
     reading = reading or ReadSettings()
     tables = read_tables_with_bad_rows(events, items, users, reading)
     tables.require_few_refused(reading)
+    if reviews is not None:
+        _add_reviews(tables, read_reviews(reviews, reading))
     return tables
+
+
+def _add_reviews(tables: Tables, reviews: pd.DataFrame) -> None:
+    """Add a table of reviews, and give all tables one kind of ids."""
+    reviews[ITEM] = reviews[ITEM].astype(str)
+    users = reviews[USER] if USER in reviews else pd.Series(None, index=reviews.index, dtype=object)
+    is_signed = users.notna() & (users != "")
+    # A column of categories can have nulls: reviews that do not say who wrote them.
+    reviews[USER] = users.astype(str).where(is_signed).astype("category")
+    for column, attributes in ((ITEM, tables.items), (USER, tables.users)):
+        with_ids = [table for table in (tables.log, reviews, attributes) if table is not None]
+        for table, ids in zip(with_ids, unify_ids(*(table[column] for table in with_ids)), strict=True):
+            table[column] = ids
+    tables.reviews = reviews
 
 
 def read_tables_with_bad_rows(events: Any, items: Any, users: Any, reading: ReadSettings) -> Tables:

@@ -63,11 +63,20 @@ class Biases(RatingModel):
 
         ``features`` is not used.
         """
+        self._fit_biases(train, np.zeros(len(train.items)))
+        return self
+
+    def _fit_biases(self, train: Interactions, item_prior: np.ndarray) -> None:
+        """Compute the mean and the biases, those of items drawn towards ``item_prior`` instead of 0.
+
+        Args:
+            item_prior: float64[items], by the row of the item.
+        """
         rating = train.value.astype(np.float64)
         users = len(train.users)
         items = len(train.items)
         mean = rating.mean()
-        deviation = rating - mean
+        deviation = rating - mean - item_prior[train.item]
         user_divisor = np.maximum(np.bincount(train.user, minlength=users) + self.user_shrink, 1e-300)
         item_divisor = np.maximum(np.bincount(train.item, minlength=items) + self.item_shrink, 1e-300)
         user_bias = np.zeros(users)
@@ -77,8 +86,7 @@ class Biases(RatingModel):
             user_bias = np.bincount(train.user, deviation - item_bias[train.item], users) / user_divisor
         self.mean_ = np.array([mean])
         self.user_bias_ = user_bias
-        self.item_bias_ = item_bias
-        return self
+        self.item_bias_ = item_prior + item_bias
 
     def predict(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
         """Return the mean plus the biases of the user and of the item for each pair, float64[m].

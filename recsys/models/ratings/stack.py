@@ -19,8 +19,8 @@ from recsys.types import Features, Interactions
 HOLD_OUT_SALT = 0x737461636B
 """Hashed with the rows of a pair to choose the hold-out (the letters of "stack")."""
 
-BIASES = "biases"
-"""The name of the member to whose predictions the parts add."""
+BASES = ("biases", "text_score")
+"""The models to whose predictions the parts may add: the second one if there are reviews."""
 
 
 def _default_parts() -> dict[str, dict[str, Any]]:
@@ -32,12 +32,13 @@ class Stack(RatingModel):
     """Weighted sum of several models of ratings, with weights that a hold-out of train gives.
 
     Choose it for the smallest errors of all. The prediction is b + Σ_p w_p (r_p − b). b is the
-    prediction of the biases (:class:`Biases` with its defaults), and r_p that of part p. A term is
+    prediction of the biases with their defaults, or of ``text_score`` if the run has reviews, so
+    that new items get what their reviews say. r_p is the prediction of part p. A term is
     left out if the prediction of its part is NaN, so every pair has a prediction.
 
     The *hold-out* is a share of the pairs of train, chosen by a hash, but never all of them. The
     parts are first fitted on the other pairs. The weights w_p ≥ 0 then minimise the squared error
-    on the hold-out (non-negative least squares). Last, the biases and the parts are fitted on all
+    on the hold-out (non-negative least squares). Last, the base and the parts are fitted on all
     of train.
 
     Reference: Breiman, Machine Learning 1996 (stacked regressions).
@@ -55,8 +56,8 @@ class Stack(RatingModel):
     @field_validator("parts")
     @classmethod
     def _check_parts(cls, parts: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        if BIASES in parts:
-            raise ValueError("the part 'biases' is there already: give other parts")
+        if repeated := [name for name in BASES if name in parts]:
+            raise ValueError(f"the part '{repeated[0]}' is there already, or needs reviews: give other parts")
         check_nested(lambda name: build_part(name, parts[name], 0), parts)
         return parts
 
@@ -64,8 +65,8 @@ class Stack(RatingModel):
         """Compute the weights on the hold-out, fit every part on all of train, and return the model.
 
         ``record`` then has the number of pairs of the hold-out, the weights, and the root mean
-        squared error on the hold-out of the biases, of each part, and of the stack. If the hold-out
-        is empty, all weights are 0, so that the biases alone predict.
+        squared error on the hold-out of the base, of each part, and of the stack. If the hold-out
+        is empty, all weights are 0, so that the base alone predicts.
         """
         bits = hash_words(self.seed ^ HOLD_OUT_SALT, train.user, train.item)
         # The pair with the largest hash is never held out, so that a small train leaves the parts a pair to learn from.
@@ -73,8 +74,8 @@ class Stack(RatingModel):
         held_out = np.flatnonzero(is_held_out)
         parts = self._fit_parts(keep_entries(train, ~is_held_out), features)
         added = _added_by_parts(parts, train.user[held_out], train.item[held_out])
-        biases = parts[BIASES].predict(train.user[held_out], train.item[held_out])
-        remainder = train.value[held_out] - biases
+        base = next(iter(parts))
+        remainder = train.value[held_out] - parts[base].predict(train.user[held_out], train.item[held_out])
         self.weights_ = np.zeros(added.shape[1])
         if len(held_out):
             self.weights_ = nnls(added, remainder)[0]
@@ -83,7 +84,7 @@ class Stack(RatingModel):
             "held_out": len(held_out),
             "weights": dict(zip(self.parts, self.weights_.tolist(), strict=True)),
             "rmse": {
-                BIASES: _root_mean_square(remainder),
+                base: _root_mean_square(remainder),
                 **{
                     name: _root_mean_square(remainder - column)
                     for name, column in zip(self.parts, added.T, strict=True)
@@ -95,8 +96,10 @@ class Stack(RatingModel):
         return self
 
     def _fit_parts(self, train: Interactions, features: Features | None) -> dict[str, RatingModel]:
-        """Return the biases and every part, fitted on the same pairs."""
-        parts = {BIASES: build_part(BIASES, {}, self.seed)}
+        """Return the base and every part, fitted on the same pairs. The base is the first."""
+        has_reviews = features is not None and features.reviews is not None
+        base = BASES[has_reviews]
+        parts = {base: build_part(base, {}, self.seed)}
         parts |= {name: build_part(name, settings, self.seed) for name, settings in self.parts.items()}
         for model in parts.values():
             model.fit(train, features)
@@ -109,7 +112,8 @@ class Stack(RatingModel):
             users, items: int[m], rows of the users and of the items of train, -1 where unknown.
         """
         added = _added_by_parts(self.members, users, items)
-        return self.members[BIASES].predict(users, items) + added @ self.weights_
+        base = next(iter(self.members.values()))
+        return base.predict(users, items) + added @ self.weights_
 
 
 def build_part(name: str, settings: dict[str, Any], seed: int) -> RatingModel:
@@ -142,9 +146,10 @@ def keep_entries(train: Interactions, keep: np.ndarray) -> Interactions:
 
 
 def _added_by_parts(parts: Mapping[str, RatingModel], users: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """Return float64[m, parts]: the prediction of each part minus that of the biases, 0 where it has none."""
-    biases = parts[BIASES].predict(users, items)
-    columns = [predict_ratings(model, users, items) - biases for name, model in parts.items() if name != BIASES]
+    """Return float64[m, parts]: the prediction of each part minus that of the base, 0 where it has none."""
+    base, *others = parts.values()
+    of_base = base.predict(users, items)
+    columns = [predict_ratings(model, users, items) - of_base for model in others]
     return np.nan_to_num(np.column_stack(columns), nan=0.0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from recsys import run_files
 from recsys.evaluation.groups import HISTORY, LEAST_USERS
 from recsys.evaluation.rating_summary import COVERED, ITEM_SUPPORT
 from recsys.evaluation.testing.pick import Pick, interval_outcome, pick_model
@@ -250,6 +251,50 @@ def refits(run: Run) -> Section | None:
     )
     table = ReportTable("Learning curve, and the parts of the error", heads, rows, notes=run.notes)
     return Section("Bias, variance and more data", [text], tables=[table])
+
+
+def reviews(run: Run) -> Section | None:
+    """Return the section "Reviews": what the texts of reviews say of ratings. None for a run without them."""
+    names = [name for name in run.models if run.folder.has(run_files.model_card(name))]
+    records = {name: run.folder.read_json(run_files.model_card(name)).get("record") or {} for name in names}
+    records = {name: record for name, record in records.items() if "estimated_slope" in record}
+    if not records:
+        return None
+    paragraphs = [
+        "The score of a text is predicted from its words, which are weighed by the reviews of other items. The score of"
+        " an item is the mean of its texts, drawn towards that of all items where they are few. It is where the bias of"
+        " an item starts, before its ratings are counted."
+    ]
+    rows = []
+    for name, record in records.items():
+        paragraphs.append(
+            f"{name}: {_use_of_reviews(record)} Words that raise a score: {', '.join(record['raise'])}."
+            f" Words that lower it: {', '.join(record['lower'])}."
+        )
+        rows.append(
+            [
+                name,
+                f"{record['reviews']:,}",
+                f"{record['items']:,}",
+                f"{record['rmse']:.3f}",
+                f"{record['rmse_of_mean']:.3f}",
+                f"{record['pearson']:.3f}",
+            ]
+        )
+    heads = ["model", "reviews with a score", "items", "rmse of texts", "of the mean", "correlation"]
+    table = ReportTable("Scores of texts, on held-out items", heads, rows)
+    return Section("Reviews", paragraphs, tables=[table])
+
+
+def _use_of_reviews(record: dict[str, Any]) -> str:
+    """Return a sentence about what reviews say of ratings, from the record of a ``text_score`` model."""
+    estimate = f"estimated slope {record['estimated_slope']:.2f} ± {record['slope_error']:.2f}"
+    if record["slope"] == 0:
+        return f"the reviews do not say enough about the ratings of new items to be used ({estimate})."
+    return (
+        f"an item whose texts score 1 higher has ratings that are {record['slope']:.2f} higher"
+        f" ({estimate}, drawn towards 0)."
+    )
 
 
 def folds(run: Run) -> Section | None:
