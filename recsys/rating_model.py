@@ -42,6 +42,11 @@ class RatingModel(ABC):
     record: dict[str, Any] | None = None
     """How the model chose its own settings, as a dict for JSON. None if the model chose nothing."""
 
+    @property
+    def uses_features(self) -> bool:
+        """Whether ``fit`` uses the attributes of items, with the parameters of this model. False by default."""
+        return False
+
     @abstractmethod
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
         """Learn from the values of ``train``, and return the fitted model itself.

@@ -6,7 +6,7 @@ It fits models, predicts the ratings of the test, and judges the errors.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ from recsys.evaluation.rating_summary import (
     summarise_ratings,
 )
 from recsys.evaluation.settings import RATING_BASELINES, TEXT_FALLBACK
+from recsys.features.encoding import encode_features
 from recsys.features.reviews import add_reviewed_items, fill_ratings, reviews_of_train
 from recsys.local_engine import read_tables_of_run
 from recsys.models.ratings.stack import keep_entries
@@ -116,6 +117,7 @@ class RatingsEngine(Engine):
             self._builders[name] = lambda name=name: configured_model(name, config)  # type: ignore[misc]
         build_each(lambda name: self._builders[name](), self._builders)
         self._require_reviews()
+        self._uses_features = any(build().uses_features for build in self._builders.values())
         self._fitted: list[RatingModel] = []
         self._fallbacks: list[RatingModel] = []
         self._predictions: dict[str, PredictedRatings] = {}
@@ -270,11 +272,14 @@ class RatingsEngine(Engine):
             test: the ratings of the test. None: nothing is tested.
         """
         features = None
+        if self.tables.items is not None and self._uses_features:
+            features = encode_features(self.tables.items, ITEM, train.items)
         if self.tables.reviews is not None:
             reviews = reviews_of_train(self.tables.reviews, train, test)
             if self.config.data.fill_ratings:
                 train, reviews = fill_ratings(train, reviews)
-            features = Features(csr_array((len(train.items), 0), dtype=np.float32), (), reviews=reviews)
+            nothing = Features(csr_array((len(train.items), 0), dtype=np.float32), ())
+            features = replace(features or nothing, reviews=reviews)
         nobody = np.empty(0, dtype=np.int64)
         if test is None:
             return TestPart(fold, train, nobody, nobody, features)

@@ -257,3 +257,12 @@ def test_reviews_order_new_items_in_lists(telling):
     assert table["review_words"].str.split().str.len().min() >= 5 * 7
     liked_by_rater = reviews["score"] >= 4
     assert table["review_words"].str.split().str.len().sum() < 7 * (len(reviews) - 0.2 * liked_by_rater.sum())
+
+
+def test_bpmf_predicts_new_items_by_their_reviews(telling):
+    bpmf = {"rank": 2, "burn_in": 20, "samples": 20, "use_features": True}
+    config = raw(telling, out=str(telling / "bayes"), models={"bpmf": bpmf})
+    metrics = run(parse_config(config))
+    table = RunFolder.open(telling / "bayes").read_table(run_files.predictions("bpmf"))
+    assert np.mean(table["source"] == "bpmf") > 0.95
+    assert metrics["differences"]["bpmf"]["rmse"]["ci95"][1] < 0

@@ -8,8 +8,9 @@ import pandas as pd
 from recsys.data.weigh import aggregate_events, interactions_to_table
 from recsys.errors import InputError
 from recsys.features.review_scores import LEAST_REVIEWS, ReviewScores, scores_of_items
+from recsys.features.terms import compute_once
 from recsys.schema import ITEM, SCORE, TEXT, TIME, USER, VALUE
-from recsys.types import IdMap, Interactions, Reviews
+from recsys.types import Features, IdMap, Interactions, Reviews
 
 REVIEW_COLUMNS = ("review_words", "review_score")
 """The columns that :func:`add_review_columns` adds."""
@@ -87,6 +88,18 @@ def score_items(reviews: Reviews, items: IdMap) -> tuple[ReviewScores, np.ndarra
     text_score = np.full(len(items), np.nan)
     text_score[of_items[ITEM].to_numpy(dtype=np.int64)] = of_items[SCORE]
     return scores, text_score
+
+
+def text_scores(features: Features, items: IdMap) -> tuple[ReviewScores, np.ndarray]:
+    """Return :func:`score_items` of the reviews of some features, which is computed only once for them.
+
+    Raises:
+        InputError: there are no reviews, or too few with a score.
+    """
+    reviews = features.reviews
+    if reviews is None:
+        raise InputError("there are no reviews to learn from: give [data] reviews a table.")
+    return compute_once(features, ("text scores",), lambda: score_items(reviews, items))
 
 
 def add_review_columns(items: pd.DataFrame, reviews: Reviews, item_map: IdMap) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from scipy.sparse import csr_array
 
 from recsys import models
 from recsys.errors import ConfigError, InputError
-from recsys.models.ratings.bpmf import draw_noise_precision, draw_prior
+from recsys.models.ratings.bpmf import describe_items, draw_noise_precision, draw_prior, draw_weights
 from recsys.models.ratings.common_raters import predict_deviations
 from recsys.models.ratings.gibbs import draw_factors, pair_scores
 from recsys.models.ratings.stack import HOLD_OUT_SALT
@@ -293,6 +293,74 @@ def test_bpmf_on_a_world_with_factors():
     covered = np.mean(np.abs(error) < 1.6449 * model.spread(users, items))
     assert 0.88 < covered < 0.92
     assert model.noise_.mean() == pytest.approx(0.25, rel=0.1)
+
+
+def test_weights_of_features_are_drawn_from_their_posterior():
+    """With a precision matrix that is diagonal, each column is a ridge regression of its own."""
+    rng = np.random.default_rng(0)
+    side = rng.normal(size=(40, 3))
+    factors = side @ rng.normal(size=(3, 2)) + rng.normal(size=(40, 2))
+    precision = np.diag([2.0, 0.5])
+    draws = np.array([draw_weights(factors, side, precision, 1.5, rng) for _ in range(4000)])
+    for column, alpha in enumerate((2.0, 0.5)):
+        a = alpha * side.T @ side + 1.5 * np.eye(3)
+        expected = np.linalg.solve(a, alpha * side.T @ factors[:, column])
+        np.testing.assert_allclose(draws[:, :, column].mean(axis=0), expected, atol=0.02)
+        np.testing.assert_allclose(np.cov(draws[:, :, column].T), np.linalg.inv(a), atol=0.005)
+    correlated = np.array([[2.0, 0.9], [0.9, 1.0]])
+    draws = np.array([draw_weights(factors, side, correlated, 1.5, rng) for _ in range(4000)])
+    # The mean solves FᵀF W Λ + λ W = Fᵀ Y Λ.
+    mean = draws.mean(axis=0)
+    left = side.T @ side @ mean @ correlated + 1.5 * mean
+    np.testing.assert_allclose(left, side.T @ factors @ correlated, rtol=0.02, atol=1.0)
+
+
+def test_bpmf_predicts_new_items_by_their_attributes():
+    """Items of eight kinds, of which each has its own mean and factors: new items are as their kind."""
+    rng = np.random.default_rng(2)
+    users, items, kinds = 150, 160, 8
+    kind = np.arange(items) % kinds
+    mean, y = rng.normal(0, 0.5, kinds)[kind], rng.normal(0, 0.6, (kinds, 2))[kind]
+    x = rng.normal(size=(users, 2))
+    value = 3 + mean + x @ y.T + rng.normal(0, 0.5, (users, items))
+    present = rng.random((users, items)) < 0.3
+    is_cold = np.arange(items) >= 120
+    user, item = np.nonzero(present & ~is_cold)
+    ids = IdMap.of(np.arange(users)), IdMap.of(np.arange(items))
+    columns = (
+        user.astype(np.int32),
+        item.astype(np.int32),
+        value[user, item].astype(np.float32),
+        np.full(len(user), -1),
+    )
+    train = Interactions(*ids, *columns)
+    one_hot = csr_array((np.ones(items, np.float32), (np.arange(items), kind)), shape=(items, kinds))
+    features = Features(one_hot, tuple(f"kind={number}" for number in range(kinds)))
+    settings = {"rank": 2, "burn_in": 30, "samples": 60, "use_features": True}
+    model = models.build_rating_model("bpmf", settings).fit(train, features)
+    user, item = np.nonzero(present & is_cold)
+    error = model.predict(user, item) - value[user, item]
+    assert np.sqrt(np.mean(error**2)) < 0.6
+    assert 0.86 < np.mean(np.abs(error) < 1.6449 * model.spread(user, item)) < 0.95
+    of_biases = models.build_rating_model("biases", {}).fit(train).predict(user, item) - value[user, item]
+    assert np.sqrt(np.mean(of_biases**2)) > 0.8
+    without = models.build_rating_model("bpmf", settings | {"use_features": False}).fit(train, features)
+    assert np.isnan(without.predict(user, item)).all()
+
+
+def test_what_is_known_of_items_is_standardized_and_must_differ():
+    train = ratings()
+    both = features_of(train)
+    terms = csr_array(np.repeat(np.eye(5, dtype=np.float32), 5, axis=0))
+    features = Features(terms, tuple(f"kind={number}" for number in range(5)), reviews=both.reviews)
+    side = describe_items(features, train.items, 3)
+    assert side.shape == (25, 4)
+    np.testing.assert_allclose(side[:, :3].mean(axis=0), 0, atol=1e-9)
+    np.testing.assert_allclose(side[:, :3].std(axis=0), 1, rtol=1e-9)
+    np.testing.assert_allclose(side[:5, :3], np.tile(side[0, :3], (5, 1)), atol=1e-9)
+    for nothing in (None, Features(csr_array((25, 0)), ())):
+        with pytest.raises(ConfigError, match="use_features needs something that differs"):
+            describe_items(nothing, train.items, 3)
 
 
 def test_the_stack_solves_its_hold_out():

@@ -8,13 +8,17 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from scipy import linalg, stats
+from scipy.sparse.linalg import svds
 
+from recsys.errors import ConfigError
+from recsys.features.reviews import text_scores
+from recsys.features.terms import weigh_terms
 from recsys.linalg import one_blas_thread
 from recsys.logging import log_phase
 from recsys.models.ratings.gibbs import draw_factors, pair_scores
 from recsys.parameters import STRICT
 from recsys.rating_model import RatingModel
-from recsys.types import Features, Interactions
+from recsys.types import Features, IdMap, Interactions
 
 PAIRS = 1 << 16
 """Number of pairs that are predicted at a time, to limit memory."""
@@ -37,11 +41,18 @@ class BPMF(RatingModel):
     the mean over the kept draws. The spread is the root of their variance plus that of the noise.
     Regularization needs no tuning, because its strength is drawn too.
 
-    The prediction is NaN for a user or an item without ratings. The kept draws take
+    With ``use_features``, the mean of (c_i, y_i) is not the same for all items, but moves with what is
+    known of them: it is m + Wᵀ f_i. f_i has the first ``components`` principal components of the
+    attributes of the item and its text score, each with mean 0 and variance 1; what is missing is 0.
+    The weights W are normal with precision λ, which has a Gamma(1, 1) prior, and both are drawn too.
+    An item without ratings then has a prediction if anything is known of it.
+
+    The prediction is NaN for a user without ratings, and else for an item without. The kept draws take
     4·samples·(rank + 1)·(users + items) bytes.
 
     Reference: Salakhutdinov and Mnih, ICML 2008, section 3; the biases are one more number in each
-    factor.
+    factor. Features: Simm et al., MLSP 2017 (Macau), here with weights that are independent of the
+    precision matrix.
     """
 
     STATE: ClassVar = {
@@ -57,20 +68,39 @@ class BPMF(RatingModel):
     rank: Annotated[int, Field(ge=1, le=256, description="number of latent factors per user and per item")] = 8
     burn_in: Annotated[int, Field(ge=0, description="sweeps that are forgotten")] = 40
     samples: Annotated[int, Field(ge=1, description="sweeps after them, whose draws are kept and averaged")] = 80
+    use_features: Annotated[
+        bool, Field(description="whether attributes of items and `[data] reviews` move the means of item factors")
+    ] = False
+    components: Annotated[
+        int, Field(ge=1, le=64, description="largest number of principal components of the attributes")
+    ] = 16
     seed: Annotated[int, Field(ge=0, description="seed of the draws")] = 0
+
+    @property
+    def uses_features(self) -> bool:
+        """Whether ``use_features`` is set."""
+        return self.use_features
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
         """Draw factors, biases, their priors and the noise in turn, and return the model.
 
-        The draws after ``burn_in`` are kept. ``features`` is not used.
+        The draws after ``burn_in`` are kept. ``features`` is used with ``use_features``.
+
+        Raises:
+            ConfigError: ``use_features`` is set, and nothing is known of the items.
+            InputError: there are reviews, but too few with a score.
         """
+        side = np.empty((len(train.items), 0))
+        if self.use_features:
+            side = describe_items(features, train.items, self.components)
         # The matrices are small: several threads of BLAS would only wait for each other.
         sizes = {"users": len(train.users), "items": len(train.items), "rank": self.rank}
         with log_phase("bpmf", **sizes), one_blas_thread():
-            self._sample(train)
+            self._sample(train, side)
         return self
 
-    def _sample(self, train: Interactions) -> None:
+    def _sample(self, train: Interactions, side: np.ndarray) -> None:
+        """Draw and keep. ``side`` is f, float64[items, k]."""
         rng = np.random.default_rng(self.seed)
         rating = train.value.astype(np.float64)
         users = len(train.users)
@@ -86,6 +116,7 @@ class BPMF(RatingModel):
         x = rng.normal(0.0, 0.1, (users, numbers))
         y = rng.normal(0.0, 0.1, (items, numbers))
         noise_precision = 1 / max(deviation.var(), 1e-6)
+        weights = np.zeros((side.shape[1], numbers))
         self.mean_ = np.array([mean])
         self.user_draws_ = np.empty((self.samples, users, numbers), dtype=np.float32)
         self.item_draws_ = np.empty((self.samples, items, numbers), dtype=np.float32)
@@ -102,14 +133,16 @@ class BPMF(RatingModel):
                 noise_precision,
                 rng.normal(size=x.shape),
             )
-            centre, precision = draw_prior(y, rng)
+            centre, precision = draw_prior(y - side @ weights, rng)
+            if len(weights):
+                weights = draw_weights(y - centre, side, precision, draw_noise_precision(weights, rng), rng)
             y = draw_factors(
                 item_indptr,
                 user_of_item,
                 (deviation - x[train.user, 0])[by_item],
                 with_constant(x),
                 precision,
-                np.broadcast_to(precision @ centre, y.shape),
+                (centre + side @ weights) @ precision,
                 noise_precision,
                 rng.normal(size=y.shape),
             )
@@ -121,12 +154,13 @@ class BPMF(RatingModel):
                 self.item_draws_[draw] = y
                 self.noise_[draw] = 1 / noise_precision
         self.known_users_ = np.diff(user_indptr) > 0
-        self.known_items_ = np.diff(item_indptr) > 0
+        self.known_items_ = (np.diff(item_indptr) > 0) | side.any(axis=1)
 
     def predict(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
         """Return the mean over the kept draws of the rating of each pair, float64[m].
 
-        It is NaN for a user or an item without ratings in train.
+        It is NaN for a user without ratings in train, and for an item without, unless features
+        say something of it.
 
         Args:
             users, items: int[m], rows of the users and of the items of train, -1 where unknown.
@@ -200,13 +234,74 @@ def draw_prior(factors: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarra
     return mean + linalg.solve_triangular(root.T, rng.normal(size=d)), precision
 
 
+def draw_weights(
+    factors: np.ndarray, side: np.ndarray, precision: np.ndarray, weight_precision: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Draw the weights W of the features of items from their normal posterior, float64[k, d].
+
+    The model is y_i = Wᵀ f_i + e_i, where e_i is normal with mean 0 and precision Λ, and the prior of
+    each weight is normal with mean 0 and precision λ. The posterior of vec(W), its columns below each
+    other, has the precision A = Λ ⊗ FᵀF + λ I and the mean A⁻¹ vec(Fᵀ Y Λ).
+
+    Args:
+        factors: float64[n, d], Y, without their common mean.
+        side: float64[n, k], F.
+        precision: float64[d, d], Λ.
+        weight_precision: λ > 0.
+        rng: the source of the random numbers.
+    """
+    k, d = side.shape[1], factors.shape[1]
+    a = np.kron(precision, side.T @ side) + weight_precision * np.eye(k * d)
+    b = (side.T @ factors @ precision).ravel(order="F")
+    root = linalg.cholesky(a, lower=True)
+    draw = linalg.solve_triangular(root.T, linalg.solve_triangular(root, b, lower=True) + rng.normal(size=k * d))
+    return np.asarray(draw).reshape((k, d), order="F")
+
+
+def describe_items(features: Features | None, items: IdMap, components: int) -> np.ndarray:
+    """Return what is known of each item as a few numbers, float64[items, k], each of mean 0 and variance 1.
+
+    They are the first principal components of the weighted attributes, and the text score of an item
+    if there are reviews. What is not known of an item is 0.
+
+    Args:
+        features: the features of the items, or None.
+        items: the id map of the items.
+        components: the largest number of principal components.
+
+    Raises:
+        ConfigError: nothing is known of any item.
+        InputError: there are reviews, but too few with a score.
+    """
+    columns = []
+    if features is not None and features.matrix.nnz:
+        terms = weigh_terms(features).astype(np.float64)
+        count = min(components, min(terms.shape) - 1)
+        if count > 0:
+            # The start is fixed, so that a second fit gives the same numbers.
+            left, values, _ = svds(terms, k=count, v0=np.ones(min(terms.shape)))
+            is_kept = values > 1e-6 * values.max()
+            has_terms = np.diff(terms.indptr) > 0
+            columns += [np.where(has_terms, column, np.nan) for column in (left * values)[:, is_kept].T]
+    if features is not None and features.reviews is not None:
+        columns.append(text_scores(features, items)[1])
+    columns = [column for column in columns if np.nanstd(column) > 0] if columns else []
+    if not columns:
+        raise ConfigError(
+            "model 'bpmf': use_features needs something that differs between items: give [data] items a table with"
+            " attributes, or [data] reviews."
+        )
+    standardized = [(column - np.nanmean(column)) / np.nanstd(column) for column in columns]
+    return np.nan_to_num(np.column_stack(standardized), nan=0.0)
+
+
 def draw_noise_precision(errors: np.ndarray, rng: np.random.Generator) -> float:
     """Draw the precision of normal noise, given the errors, with a Gamma(1, 1) prior.
 
     The posterior is Gamma with shape 1 + n/2 and rate 1 + Σ errors² / 2.
 
     Args:
-        errors: float64[n], ratings minus their predictions.
+        errors: float64[n], ratings minus their predictions, or an array of other numbers of mean 0.
         rng: the source of the random numbers.
     """
-    return float(rng.gamma(1 + len(errors) / 2, 1 / (1 + (errors**2).sum() / 2)))
+    return float(rng.gamma(1 + errors.size / 2, 1 / (1 + (errors**2).sum() / 2)))

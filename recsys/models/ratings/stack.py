@@ -61,6 +61,11 @@ class Stack(RatingModel):
         check_nested(lambda name: build_part(name, parts[name], 0), parts)
         return parts
 
+    @property
+    def uses_features(self) -> bool:
+        """Whether a part uses the attributes of items."""
+        return any(build_part(name, settings, 0).uses_features for name, settings in self.parts.items())
+
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
         """Compute the weights on the hold-out, fit every part on all of train, and return the model.
 

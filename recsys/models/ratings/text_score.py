@@ -8,7 +8,7 @@ import numpy as np
 from pydantic.dataclasses import dataclass
 
 from recsys.errors import InputError
-from recsys.features.reviews import score_items
+from recsys.features.reviews import text_scores
 from recsys.models.ratings.biases import Biases
 from recsys.parameters import STRICT
 from recsys.types import Features, Interactions, Reviews
@@ -53,13 +53,13 @@ class TextScore(Biases):
         if features is None or features.reviews is None:
             raise InputError("text_score learns from reviews: give [data] reviews a table, or remove the model.")
         super().fit(train)
-        item_prior = self._item_prior(train, features.reviews)
+        item_prior = self._item_prior(train, features, features.reviews)
         self._fit_biases(train, item_prior)
         return self
 
-    def _item_prior(self, train: Interactions, reviews: Reviews) -> np.ndarray:
+    def _item_prior(self, train: Interactions, features: Features, reviews: Reviews) -> np.ndarray:
         """Return the prior of the bias of each item, float64[items], and set ``record``."""
-        scores, text_score = score_items(reviews, train.items)
+        scores, text_score = text_scores(features, train.items)
         rows = _given_entries(train, reviews)
         user, item = train.user[rows], train.item[rows]
         residual = train.value[rows] - self.mean_[0] - self.user_bias_[user]
