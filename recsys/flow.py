@@ -216,9 +216,13 @@ def require_feasible(config: Config) -> None:
     class_paths = [kind for kind in config.kinds if is_class_path(kind)]
     if class_paths:
         from recsys.models.own_model import own_model_class
+        from recsys.rating_model import RatingModel
+        from recsys.recommender import Recommender
+
+        base: type[Recommender | RatingModel] = RatingModel if config.judge.task == "ratings" else Recommender
 
         for class_path in class_paths:
-            own_model_class(class_path)
+            own_model_class(class_path, base)
     # A URI is checked when Spark has started, because only Spark may have the right to read it.
     if config.engine != "spark" or not is_remote(config.out):
         RunFolder.require_writable(config.out, "run", config.sources)

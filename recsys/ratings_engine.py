@@ -40,7 +40,7 @@ from recsys.features.encoding import encode_features
 from recsys.features.reviews import add_reviewed_items, fill_ratings, reviews_of_train
 from recsys.local_engine import read_tables_of_run
 from recsys.models.ratings.stack import keep_entries
-from recsys.parameters import build_each
+from recsys.parameters import build_each, is_class_path
 from recsys.rating_model import RatingModel, predict_ratings
 from recsys.runfolder import RunFolder
 from recsys.schema import FOLD, ITEM, SCORE, SOURCE, SPREAD, TIME, USER
@@ -350,7 +350,8 @@ def configured_model(name: str, config: Config) -> RatingModel:
     """
     settings = dict(config.models.get(name, {}))
     kind = settings.pop("model", name)
-    if isinstance(kind, str) and kind in models.RATING_KINDS and "seed" in models.parameters(kind):
+    has_parameters = is_class_path(kind) or (isinstance(kind, str) and kind in models.RATING_KINDS)
+    if has_parameters and "seed" in models.parameters(kind):
         settings.setdefault("seed", config.seed)
     return models.build_rating_model(kind, settings)
 

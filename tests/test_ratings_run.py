@@ -220,6 +220,111 @@ def test_predict_gives_the_ratings_of_a_table_of_pairs(runs, tmp_path, capsys):
     assert (tmp_path / "mine.csv").read_text() == "my notes\n"
 
 
+def test_a_bundle_predicts_as_its_run_does_and_makes_no_lists(runs, tmp_path, capsys):
+    judged = RunFolder.open(runs / "fraction").read_table(run_files.predictions("rating_knn"))
+    pairs = judged[["user_id", "item_id"]].astype(str)
+    pd.concat([pairs, pd.DataFrame({"user_id": ["3"], "item_id": ["zz"]})]).to_csv(tmp_path / "pairs.csv", index=False)
+    bundle = str(tmp_path / "bundle")
+    for _ in range(2):
+        assert run_verb(["bundle", str(runs / "fraction"), bundle, "--model", "rating_knn"]) == 0
+    words = ["predict", bundle, str(tmp_path / "pairs.csv"), "--out", str(tmp_path / "out.csv")]
+    assert run_verb(words) == 0
+    table = pd.read_csv(tmp_path / "out.csv")
+    of_biases = biases_by_loops(RunFolder.open(runs / "fraction").read_table(run_files.TRAIN), [3], [999])
+    np.testing.assert_allclose(table["score"], [*judged["score"], *of_biases], rtol=1e-6)
+    assert table["source"].tolist() == [*judged["source"], "biases"]
+    assert sorted(path.name for path in (tmp_path / "bundle" / "model").iterdir()) == ["biases", "rating_knn"]
+    capsys.readouterr()
+    assert run_verb([*words, "--model", "mean"]) == 2
+    assert "a bundle of model rating_knn, not of mean" in " ".join(capsys.readouterr().err.split())
+    for verb in (["recommend", bundle, "--user", "1"], ["explain", bundle, "--user", "1", "--item", "1"]):
+        assert run_verb(verb) == 2
+        assert "predict ratings and make no lists" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(RunFolderError, match="predict ratings and make no lists"):
+        open_model(bundle)
+    card = tmp_path / "bundle" / run_files.model_folder("biases") / "mean_.npy"
+    card.write_bytes(card.read_bytes() + b"x")
+    assert run_verb(words) == 2
+    assert "was cut short or changed" in " ".join(capsys.readouterr().err.split())
+
+
+OWN = """
+from dataclasses import dataclass
+from typing import ClassVar
+import numpy as np
+from recsys.rating_model import RatingModel
+from recsys.recommender import Recommender
+
+@dataclass
+class ItemMean(RatingModel):
+    STATE: ClassVar = {"means_": "float64[items]"}
+    shift: float = 0.0
+
+    def fit(self, train, features=None):
+        total = np.bincount(train.item, train.value, len(train.items))
+        count = np.bincount(train.item, minlength=len(train.items))
+        self.means_ = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+        return self
+
+    def predict(self, users, items):
+        if self.shift > 9:
+            return np.zeros(1)
+        if self.shift > 5:
+            raise ValueError("too far")
+        return np.where(items >= 0, self.means_[items], np.nan) + self.shift
+
+class Lists(Recommender):
+    def fit(self, train, features=None):
+        return self
+
+    def score(self, histories, users=None):
+        return np.zeros(histories.shape, np.float32)
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """Return the words of a run of a class of the user's own, whose module is in the working folder."""
+    name = "own_" + tmp_path.name.rstrip("0123456789")[-30:]
+    (tmp_path / f"{name}.py").write_text(OWN)
+    log_of().to_csv(tmp_path / "log.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    words = ["run", "log.csv", "--set", "judge.task=ratings", "--set", "out=run", "--set", "split.rule=fraction"]
+    return [*words, "--set", f"models.mine.model={name}:ItemMean"]
+
+
+def test_a_model_of_ratings_of_the_users_own(own, tmp_path, capsys):
+    assert run_verb(own) == 2
+    assert "add --own-models" in " ".join(capsys.readouterr().err.split())
+    assert run_verb([*own, "--own-models", "--set", "models.mine.shift=0.25"]) == 0
+    train = pd.read_parquet(tmp_path / "run" / run_files.TRAIN)
+    table = pd.read_parquet(tmp_path / "run" / run_files.predictions("mine"))
+    expected = table["item_id"].map(train.groupby("item_id")["value"].mean()) + 0.25
+    np.testing.assert_allclose(table["score"], expected.clip(0.5, 5), rtol=1e-6)
+    table[["user_id", "item_id"]].to_csv("pairs.csv", index=False)
+    for folder in ("run", "bundle"):
+        words = ["predict", folder, "pairs.csv", "--out", "out.csv", "--own-models"]
+        assert run_verb([*words, "--model", "mine"]) == 0
+        np.testing.assert_allclose(pd.read_csv("out.csv")["score"], table["score"], rtol=1e-9)
+        assert run_verb(["bundle", "run", "bundle", "--model", "mine", "--own-models"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("ItemMean", "Lists"), "is not a recsys.rating_model.RatingModel: with [judge] task = 'ratings' write class"),
+        (("shift=0", "shift=6"), "predict failed, ValueError: too far"),
+        (("shift=0", "shift=10"), "return float64["),
+    ],
+)
+def test_a_model_of_the_users_own_that_is_no_model_of_ratings_is_refused(own, capsys, change, message):
+    words = [word.replace(*change) for word in [*own, "--own-models", "--set", "models.mine.shift=0"]]
+    if change[0] == "ItemMean":
+        words = words[:-2]
+    assert run_verb(words) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
 def test_predict_gives_the_spread_of_a_model_that_has_one(runs, tmp_path):
     models_of_run = {"bpmf": {"rank": 2, "burn_in": 2, "samples": 3}}
     run(parse_config(raw(runs, "bayes", {"rule": "fraction"}, models=models_of_run)))

@@ -121,7 +121,7 @@ def build(kind: str, params: dict[str, Any]) -> Recommender:
     recsys.errors.ConfigError: model 'als': unknown parameter 'rnak'. Did you mean 'rank'?
     """
     if is_class_path(kind):
-        return build_own_model(kind, params)
+        return build_own_model(kind, params, Recommender)  # type: ignore[no-any-return]
     if isinstance(kind, str) and kind in RATING_KINDS:
         raise ConfigError(f"model '{kind}' predicts ratings and makes no lists: set [judge] task = 'ratings'.")
     elsewhere = SPARK_ONLY if kind in ("als", "attributes") else ()
@@ -132,17 +132,20 @@ def build_rating_model(kind: str, params: dict[str, Any]) -> RatingModel:
     """Return an unfitted model of ratings with the given parameters.
 
     Args:
-        kind: a key of :data:`RATING_KINDS`.
+        kind: a key of :data:`RATING_KINDS`, or the path ``package.module:Class`` of a class of the
+            user's own.
         params: parameter -> value. A parameter that is not given has its default.
 
     Raises:
         ConfigError: the kind or a parameter is unknown, a value is out of range, or the kind is one
-            that makes lists.
+            that makes lists. For a class of the user's own: as for :func:`build`.
 
     >>> build_rating_model("biases", {"user_shrink": 5}).user_shrink
     5.0
     """
-    if is_class_path(kind) or (isinstance(kind, str) and kind in KINDS):
+    if is_class_path(kind):
+        return build_own_model(kind, params, RatingModel)  # type: ignore[no-any-return]
+    if isinstance(kind, str) and kind in KINDS:
         raise ConfigError(
             f"model '{kind}' ranks items and predicts no ratings: with [judge] task = 'ratings' the models are"
             f" {', '.join(RATING_KINDS)}."
@@ -202,7 +205,7 @@ def _kind_and_params(model: Recommender | RatingModel) -> dict[str, Any]:
     Raises:
         ConfigError: the model is not of a known kind, and its class was not given by its path.
     """
-    if isinstance(model, Recommender) and (class_path := class_path_of(model)) is not None:
+    if (class_path := class_path_of(model)) is not None:
         return {"kind": class_path, "params": own_parameters(model)}
     for kind, (module, name) in (KINDS | RATING_KINDS).items():
         if (type(model).__module__, type(model).__name__) == (f"recsys.models.{module}", name):
@@ -284,7 +287,7 @@ def _rebuild(kind: str, params: dict[str, Any], folder: Path) -> Recommender | R
     if not is_class_path(kind):
         return build(kind, params)
     try:
-        model = build(kind, params)
+        model: Recommender | RatingModel = build_own_model(kind, params)
     except ConfigError as error:
         raise OwnModelClosed(f"{folder}: {error}") from error
     if not declares_state(type(model)):

@@ -4,7 +4,8 @@ Such a config runs code that its author chose. So a class is imported only insid
 :func:`allow_own_models`, which the option ``--own-models`` of the command line enters. A config or
 a saved model alone never causes an import.
 
-The class must be a :class:`recsys.recommender.Recommender`. If it has parameters, it must be a
+The class must be a :class:`recsys.recommender.Recommender`, or a
+:class:`recsys.rating_model.RatingModel` in a run that predicts ratings. If it has parameters, it must be a
 dataclass whose fields they are. If the class raises an error or returns what its interface does not
 allow, the message is one sentence.
 """
@@ -30,6 +31,7 @@ from scipy.sparse import issparse
 from recsys.array_files import require_arrays
 from recsys.errors import ConfigError, RecsysError, RunFolderError, suggest_nearest
 from recsys.parameters import build_from_parameters
+from recsys.rating_model import RatingModel
 from recsys.recommender import Explanation, Recommender, require_scores
 from recsys.types import Features, Histories, Interactions
 
@@ -40,6 +42,12 @@ class OwnModelClosed(RunFolderError):
     The reason is one of three. Own models are not allowed (:func:`allow_own_models`), the class
     cannot be imported, or the class does not name its arrays in ``STATE``.
     """
+
+
+OwnModel = Recommender | RatingModel
+
+METHODS = {Recommender: "fit and score", RatingModel: "fit and predict"}
+"""Base class -> the methods that a class of the user's own must have, for messages."""
 
 
 class _Permission:
@@ -66,19 +74,20 @@ def allow_own_models() -> Iterator[None]:
         sys.path.remove(folder)
 
 
-def own_model_class(class_path: str) -> type[Recommender]:
+def own_model_class(class_path: str, base: type[OwnModel] | None = None) -> type[OwnModel]:
     """Import a class of the user's own, and return a subclass that also checks what it returns.
 
     The subclass has the name and the parameters of the class. Its methods raise ConfigError if the
     user's code raises an error, or if ``fit`` does not set the arrays that ``STATE`` describes.
-    They raise InputError if ``score`` returns another shape or dtype than it must.
+    They raise InputError if ``score`` or ``predict`` returns another shape or dtype than it must.
 
     Args:
         class_path: ``package.module:Class``, for example ``shop_models:Mine``.
+        base: Recommender or RatingModel, of which the class must be a subclass. None: either.
 
     Raises:
         ConfigError: own models are not allowed, the class cannot be imported, or it is not a usable
-            Recommender.
+            class of this kind.
     """
     if not _Permission.depth:
         raise ConfigError(
@@ -105,24 +114,27 @@ def own_model_class(class_path: str) -> type[Recommender]:
             f"model '{class_path}': {file} has no class {class_name}.{suggest_nearest(class_name, names)}"
         )
     cls = vars(module)[class_name]
-    _require_contract(cls, class_path)
+    _require_contract(cls, class_path, base)
+    if issubclass(cls, RatingModel):
+        return _checked_rating_model(cls, class_path)
     return _checked_subclass(cls, class_path)
 
 
-def build_own_model(class_path: str, params: dict[str, Any]) -> Recommender:
+def build_own_model(class_path: str, params: dict[str, Any], base: type[OwnModel] | None = None) -> Any:
     """Return an unfitted model of a class of the user's own.
 
     Args:
         class_path: ``package.module:Class``, for example ``shop_models:Mine``.
         params: parameter -> value. A parameter that is not given has its default.
+        base: as for :func:`own_model_class`.
 
     Raises:
         ConfigError: the call is not inside ``with allow_own_models()``, the class cannot be used, a
             parameter is unknown, the class raises an error for a value, or a value cannot be written as JSON.
     """
-    cls = own_model_class(class_path)
+    cls = own_model_class(class_path, base)
     with _failures_named(class_path, "making it"):
-        model: Recommender = build_from_parameters(cls, params, f"model '{class_path}'")
+        model: OwnModel = build_from_parameters(cls, params, f"model '{class_path}'")
     for name, value in own_parameters(model).items():
         try:
             json.dumps(value)
@@ -134,7 +146,7 @@ def build_own_model(class_path: str, params: dict[str, Any]) -> Recommender:
     return model
 
 
-def class_path_of(model: Recommender) -> str | None:
+def class_path_of(model: OwnModel) -> str | None:
     """Return the class path ``package.module:Class`` of a model of the user's own class.
 
     The result is None for a model of any other class.
@@ -142,30 +154,33 @@ def class_path_of(model: Recommender) -> str | None:
     return getattr(model, "CLASS_PATH", None)
 
 
-def own_parameters(model: Recommender) -> dict[str, Any]:
+def own_parameters(model: OwnModel) -> dict[str, Any]:
     """Return the parameters of a model of the user's own class, as a dict: name -> value."""
     fields = dataclasses.fields(cast(Any, model))
     return {field.name: getattr(model, field.name) for field in fields if field.init}
 
 
-def declares_state(cls: type[Recommender]) -> bool:
+def declares_state(cls: type[OwnModel]) -> bool:
     """Return whether a class, or a class that it inherits from, defines ``STATE``.
 
     ``STATE`` names the arrays that ``fit`` sets. It may be empty. The empty ``STATE`` that every
-    Recommender inherits does not count.
+    model inherits does not count.
     """
-    return any("STATE" in vars(base) for base in cls.__mro__ if base is not Recommender)
+    return any("STATE" in vars(base) for base in cls.__mro__ if base not in METHODS)
 
 
-def _require_contract(cls: Any, class_path: str) -> None:
-    """Raise ConfigError if a class is not a Recommender, lacks a method, or is not a dataclass."""
-    if not issubclass(cls, Recommender):
+def _require_contract(cls: Any, class_path: str, base: type[OwnModel] | None) -> None:
+    """Raise ConfigError if a class is not a subclass of ``base``, lacks a method, or is not a dataclass."""
+    if not issubclass(cls, base or tuple(METHODS)):
+        base = base or Recommender
+        purpose = " with [judge] task = 'ratings'" if base is RatingModel else ""
         raise ConfigError(
-            f"model '{class_path}' is not a recsys.recommender.Recommender: write class"
-            f" {cls.__name__}(Recommender), with fit and score."
+            f"model '{class_path}' is not a {base.__module__}.{base.__name__}:{purpose} write class"
+            f" {cls.__name__}({base.__name__}), with {METHODS[base]}."
         )
     if missing := sorted(cls.__abstractmethods__):
-        raise ConfigError(f"model '{class_path}' has no {' and no '.join(missing)}: a model needs fit and score.")
+        methods = METHODS[RatingModel if issubclass(cls, RatingModel) else Recommender]
+        raise ConfigError(f"model '{class_path}' has no {' and no '.join(missing)}: a model needs {methods}.")
     if not dataclasses.is_dataclass(cls) and cls.__init__ is not object.__init__:
         raise ConfigError(
             f"model '{class_path}' takes its parameters in __init__: make it a dataclass, with the parameters as"
@@ -183,7 +198,7 @@ def _checked_subclass(cls: Any, class_path: str) -> type[Recommender]:
         def fit(self, train: Interactions, features: Features | None = None) -> Self:
             with _failures_named(class_path, "fit"):
                 super().fit(train, features)
-            _require_state(self, class_path, len(train.items))
+            _require_state(self, class_path, {"items": len(train.items)})
             return self
 
         def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
@@ -203,25 +218,56 @@ def _checked_subclass(cls: Any, class_path: str) -> type[Recommender]:
             with _failures_named(class_path, "explain"):
                 return super().explain(history, item, user)  # type: ignore[no-any-return]
 
+    return _named_like(Checked, cls)
+
+
+@cache
+def _checked_rating_model(cls: Any, class_path: str) -> type[RatingModel]:
+    """Return a subclass of a user's model of ratings that checks its results and explains its errors."""
+
+    class Checked(cls):  # type: ignore[misc]
+        CLASS_PATH = class_path
+
+        def fit(self, train: Interactions, features: Features | None = None) -> Self:
+            with _failures_named(class_path, "fit"):
+                super().fit(train, features)
+            _require_state(self, class_path, {"items": len(train.items), "users": len(train.users)})
+            return self
+
+        def predict(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+            with _failures_named(class_path, "predict"):
+                return super().predict(users, items)  # type: ignore[no-any-return]
+
+        def spread(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+            with _failures_named(class_path, "spread"):
+                return np.asarray(super().spread(users, items), dtype=np.float64).reshape(len(users))
+
+    return _named_like(Checked, cls)
+
+
+def _named_like(checked: Any, cls: Any) -> Any:
+    """Return the class ``checked`` with the names of ``cls``, made a dataclass if it is none."""
     # A class without parameters needs no decorator of its own; fields are what callers read.
-    if not dataclasses.is_dataclass(Checked):
-        dataclasses.dataclass(Checked)
-    Checked.__name__ = cls.__name__
-    Checked.__qualname__ = cls.__qualname__
-    Checked.__module__ = cls.__module__
-    Checked.__doc__ = cls.__doc__
-    return Checked
+    if not dataclasses.is_dataclass(checked):
+        dataclasses.dataclass(checked)
+    for name in ("__name__", "__qualname__", "__module__", "__doc__"):
+        setattr(checked, name, getattr(cls, name))
+    return checked
 
 
-def _require_state(model: Recommender, class_path: str, items: int) -> None:
-    """Raise ConfigError if the arrays of a fitted model differ from what its ``STATE`` describes."""
+def _require_state(model: OwnModel, class_path: str, sizes: dict[str, int]) -> None:
+    """Raise ConfigError if the arrays of a fitted model differ from what its ``STATE`` describes.
+
+    Args:
+        sizes: name of a dimension in ``STATE`` -> its size.
+    """
     arrays = {}
     for name in model.STATE:
         arrays[name] = getattr(model, name, None)
         if not isinstance(arrays[name], np.ndarray) and not issparse(arrays[name]):
             raise ConfigError(f"model '{class_path}': STATE names {name}, but fit sets no array of this name.")
     try:
-        require_arrays(arrays, model.STATE, {"items": items})
+        require_arrays(arrays, model.STATE, sizes)
     except ValueError as error:
         raise ConfigError(f"model '{class_path}': fit and STATE disagree, {error}.") from error
 

@@ -366,14 +366,8 @@ def _open_bundle(folder: RunFolder, with_users: bool) -> SavedModel:
     """
     path = folder.location
     root = folder.local("")
-    about = folder.read_object(run_files.BUNDLE_CARD)
-    if about.get("format") != FORMAT:
-        raise RunFolderError(
-            f"{path}: bundle format {about.get('format')}, but this recsys reads {FORMAT}. Bundle the run again."
-        )
-    about = folder.read_object(run_files.BUNDLE_CARD, model=str, files=dict)
-    name = check_model_name(about["model"])
-    _require_listed_files(root, about["files"])
+    name = check_bundle(folder)
+    require_lists(path, folder.read_object(run_files.METRICS, about=dict)["about"].get("task"))
     history, items = read_history_and_items(folder, with_users=with_users)
     fitted = models.load(root / run_files.model_folder(name), len(items))
     factors = None
@@ -386,6 +380,24 @@ def _open_bundle(folder: RunFolder, with_users: bool) -> SavedModel:
         require_arrays({"user_factors": factors}, {"user_factors": "float32[users, rank] or NaN"}, sizes)
     config = load_config(root / run_files.CONFIG)
     return SavedModel(name, fitted, history, items, config, factors, Segments.load(root))
+
+
+def check_bundle(folder: RunFolder) -> str:
+    """Check every file of a bundle, and return the name of its model.
+
+    Raises:
+        RunFolderError: the format of the bundle is unknown, or a file is missing or has changed.
+    """
+    about = folder.read_object(run_files.BUNDLE_CARD)
+    if about.get("format") != FORMAT:
+        raise RunFolderError(
+            f"{folder.location}: bundle format {about.get('format')}, but this recsys reads {FORMAT}. Bundle the run"
+            " again."
+        )
+    about = folder.read_object(run_files.BUNDLE_CARD, model=str, files=dict)
+    name = check_model_name(about["model"])
+    _require_listed_files(folder.local(""), about["files"])
+    return name
 
 
 def _require_listed_files(folder: Path, sums: dict[str, str]) -> None:

@@ -13,6 +13,7 @@ from recsys.evaluation.settings import RATING_BASELINES
 from recsys.evaluation.testing.pick import pick_model
 from recsys.rating_model import predict_ratings
 from recsys.runfolder import RunFolder
+from recsys.saved.open_model import check_bundle
 from recsys.schema import ITEM, SCORE, SOURCE, SPREAD, USER, canonical_int64
 from recsys.types import IdMap
 
@@ -27,24 +28,17 @@ def predict_pairs(run: RunFolder, pairs: pd.DataFrame, name: str | None = None) 
 
     Args:
         pairs: user_id and item_id.
-        name: the model. None: the best one of the run.
+        name: the model. None: that of the bundle, or the best one of the run.
 
     Raises:
         RunFolderError: the run makes lists and predicts no ratings, or it has no such model.
     """
-    metrics = run.read_object(run_files.METRICS, models=dict, about=dict)
-    if metrics["about"].get("task") != "ratings":
-        raise RunFolderError(
-            f"{run.location}: its models make lists and predict no ratings: recsys recommend prints their lists, and"
-            " [judge] task = 'ratings' makes a run that predicts."
-        )
-    name = name or pick_model(metrics).name or RATING_BASELINES[1]
-    if name not in metrics["models"]:
-        raise RunFolderError(f"{run.location}: no model '{name}'.{suggest_nearest(name, metrics['models'])}")
-    users = _rows(IdMap.of(run.read_table(run_files.TRAIN, [USER])[USER]), pairs[USER])
+    name = rating_model_name(run, name)
+    metrics = run.read_object(run_files.METRICS, about=dict)
+    users = _rows(IdMap.of(run.read_table(run_files.HISTORY, [USER])[USER]), pairs[USER])
     items = _rows(IdMap.of(run.read_table(run_files.ITEMS, [ITEM])[ITEM]), pairs[ITEM])
     model = models.load(run.local(run_files.model_folder(name)))
-    fallback_name = metrics["about"].get("fallback", RATING_BASELINES[1])
+    fallback_name = fallback_of_run(run)
     fallback = models.load(run.local(run_files.model_folder(fallback_name)))
     predicted = predict_ratings(model, users, items)
     has_opinion = ~np.isnan(predicted)
@@ -60,6 +54,45 @@ def predict_pairs(run: RunFolder, pairs: pd.DataFrame, name: str | None = None) 
     if model.HAS_SPREAD:
         table[SPREAD] = model.spread(users, items)
     return table
+
+
+def is_of_ratings(run: RunFolder) -> bool:
+    """Return whether the models of a run or of a bundle predict ratings."""
+    about = run.read_object(run_files.METRICS, about=dict)["about"]
+    return bool(about.get("task") == "ratings")
+
+
+def rating_model_name(run: RunFolder, name: str | None) -> str:
+    """Return the name of a model of a run that predicts ratings, or of a bundle, whose files are checked.
+
+    Args:
+        name: the name that was asked for. None: the model of the bundle, or the best one of the run.
+
+    Raises:
+        RunFolderError: the run makes lists and predicts no ratings, it has no such model, or a file
+            of the bundle has changed.
+    """
+    if not is_of_ratings(run):
+        raise RunFolderError(
+            f"{run.location}: its models make lists and predict no ratings: recsys recommend prints their lists, and"
+            " [judge] task = 'ratings' makes a run that predicts."
+        )
+    if run.has(run_files.BUNDLE_CARD):
+        bundled = check_bundle(run)
+        if name not in (None, bundled):
+            raise RunFolderError(f"{run.location}: this is a bundle of model {bundled}, not of {name}.")
+        return bundled
+    metrics = run.read_object(run_files.METRICS, models=dict, about=dict)
+    name = name or pick_model(metrics).name or RATING_BASELINES[1]
+    if name not in metrics["models"]:
+        raise RunFolderError(f"{run.location}: no model '{name}'.{suggest_nearest(name, metrics['models'])}")
+    return name
+
+
+def fallback_of_run(run: RunFolder) -> str:
+    """Return the name of the model that predicts where the others of a run have no opinion."""
+    about = run.read_object(run_files.METRICS, about=dict)["about"]
+    return str(about.get("fallback", RATING_BASELINES[1]))
 
 
 def _rows(ids: IdMap, given: Any) -> np.ndarray:
