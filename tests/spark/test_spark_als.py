@@ -109,3 +109,32 @@ def test_models_of_one_run_with_equal_parameters_of_als_train_it_once(monkeypatc
     assert fit(SparkALSParameters(rank=4, reg=0.5), "other") == tmp_path / "other"
     assert fit(SparkALSParameters(rank=5), "wide") == tmp_path / "wide"
     assert ranks == [4, 4, 5]
+
+
+@pytest.mark.parametrize("trainer", ["recsys", "mllib"])
+def test_predictions_of_explicit_factors_have_the_errors_of_the_local_engine(spark, tmp_path, trainer):
+    """Factors learned on ratings predict hidden ones, and both engines give the same numbers for them to 1e-12."""
+    from recsys.evaluation.judging.ratings import evaluate_ratings as evaluate_locally
+    from recsys.spark.evaluation.ratings import evaluate_ratings
+    from recsys.spark.training.als import fit_als
+    from recsys.spark.training.parameters import SparkALSParameters
+
+    ratings, *_ = low_rank(60, 40, 2, density=0.5, seed=4)
+    table = pd.DataFrame({"user": ratings.user, "item": ratings.item, "value": ratings.value.astype(np.float64)})
+    hidden = np.random.default_rng(0).random(len(table)) < 0.2
+    params = SparkALSParameters(rank=3, iterations=5, reg=0.02, implicit=False, trainer=trainer)
+    model = fit_als(spark.createDataFrame(table[~hidden]), len(ratings.items), params, tmp_path)
+    factors = {row["user"]: np.array(row["features"]) for row in model.users.collect()}
+    truth = table[hidden].rename(columns={"user": "user_id", "item": "item_id"}).reset_index(drop=True)
+    score = [factors[user] @ model.items[item] for user, item in zip(truth["user_id"], truth["item_id"], strict=True)]
+    predictions = truth.drop(columns="value").assign(score=np.array(score, dtype=np.float64))
+    error = predictions["score"] - truth["value"]
+    assert np.sqrt(np.mean(error**2)) < 0.7 * truth["value"].std()
+    on_spark = evaluate_ratings(spark.createDataFrame(predictions), spark.createDataFrame(truth))
+    local = evaluate_locally(predictions, truth)
+    expected = {"rmse": np.sqrt(np.mean(error**2)), "mae": error.abs().mean()}
+    for metric, value in expected.items():
+        assert on_spark["about"]["pooled"][metric] == pytest.approx(value, rel=1e-12)
+        assert local.about["pooled"][metric] == pytest.approx(value, rel=1e-12)
+        cell = on_spark["models"]["predictions"][metric]
+        assert cell["mean"] == pytest.approx(np.nanmean(local.per_user[metric]), rel=1e-12)
