@@ -16,9 +16,7 @@ FIRST_COLUMNS = "user_id,item_id,score,source"
 
 @app.command(rich_help_panel=LISTS)
 def predict(
-    run: Annotated[
-        Path, run_argument("A run with [judge] task = 'ratings', or a bundle of one: a path or a URI.")
-    ],
+    run: Annotated[Path, run_argument("A run with [judge] task = 'ratings', or a bundle of one: a path or a URI.")],
     pairs: Annotated[str, typer.Argument(help="A table of pairs, in any format of a log: user_id, item_id.")],
     model: ModelName = None,
     save: Annotated[Path | None, typer.Option("--out", help="Write the predictions to this file (CSV).")] = None,
