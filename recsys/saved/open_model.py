@@ -367,7 +367,8 @@ def _open_bundle(folder: RunFolder, with_users: bool) -> SavedModel:
     path = folder.location
     root = folder.local("")
     name = check_bundle(folder)
-    require_lists(path, folder.read_object(run_files.METRICS, about=dict)["about"].get("task"))
+    about = folder.read_object(run_files.METRICS).get("about", {})
+    require_lists(path, about.get("task"))
     history, items = read_history_and_items(folder, with_users=with_users)
     fitted = models.load(root / run_files.model_folder(name), len(items))
     factors = None
