@@ -306,6 +306,10 @@ class Config(BaseModel):
     out: str = Field(
         "runs/run", description="run folder, on Spark also a URI; it is replaced as a whole when a new run succeeds"
     )
+    hop_log: str | None = Field(
+        None,
+        description="file to which each step adds its time, memory and Spark's figures as a line of JSON; unset: none",
+    )
     engine: Literal["local", "spark"] = Field(
         "local",
         description="where to run: in this process or on Spark; unset: `recsys run` decides as `recsys route` does",

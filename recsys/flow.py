@@ -16,6 +16,7 @@ from recsys.data.splitting.strategies import ByTime, to_iso
 from recsys.engine import Engine, Progress
 from recsys.errors import ConfigError, InputError, MissingExtra
 from recsys.fingerprint import fingerprint_in_background
+from recsys.hop_log import HopLog
 from recsys.locations import Location, is_remote
 from recsys.meter import Meter
 from recsys.parameters import is_class_path
@@ -48,12 +49,15 @@ def run(
             config = load_config(config)
     require_feasible(config)
     write_report = load_report_writer()
+    hop_log = None
+    if config.hop_log is not None:
+        hop_log = HopLog.open(config.hop_log, config.out)
     engine = engine or make_engine(config)
     started = datetime.now(UTC)
     # A large log takes minutes to read, so it is read while the steps run.
     fingerprints = fingerprint_in_background(config.tables)
     with (
-        Meter() as meter,
+        Meter(log=hop_log) as meter,
         engine.started(meter),
         RunFolder.writing(config.out, "run", config.sources) as folder,
         engine.open(folder, meter, progress),

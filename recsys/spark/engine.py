@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from recsys.parameters import build_each
 from recsys.recommender import FitsFromSums
 from recsys.runfolder import RunFolder
 from recsys.schema import ITEM, RANK, SCORE, SOURCE, TIME, USER
+from recsys.spark.costs import count_tasks
 from recsys.spark.data import audit
 from recsys.spark.data.read import SparkTables, read_tables
 from recsys.spark.data.split import SparkSplit, fold_starts, split, write_and_read
@@ -69,7 +70,7 @@ from recsys.spark.ranking.scorers import (
     SharedScorer,
     factor_scorer,
 )
-from recsys.spark.session import session
+from recsys.spark.session import require_classic, session
 from recsys.spark.shipped import has_times
 from recsys.spark.training.parameters import (
     SparkALSParameters,
@@ -191,9 +192,9 @@ class SparkEngine(Engine):
         self._require_inputs()
         with spark_errors_explained(self.config.out), meter.hop("start"):
             self.spark = self._given_session or session(self.config.spark)
+            require_classic(self.spark)
             read_runs_through(self.spark)
-            # Spark's own pages name the hop of a job.
-            meter.announce = self.spark.sparkContext.setJobDescription
+            meter.further_costs = partial(count_tasks, self.spark)
             if self.config.spark.checkpoint_dir:
                 self.spark.sparkContext.setCheckpointDir(self.config.spark.checkpoint_dir)
         yield

@@ -74,6 +74,16 @@ They are enough for 100 million rows, and Spark merges small partitions.
 """
 
 
+CONNECT_VARIABLES = ("SPARK_REMOTE", "SPARK_CONNECT_MODE_ENABLED")
+"""Variables of the environment by which PySpark makes a session of Spark Connect."""
+
+NO_CONNECT = (
+    "Spark Connect has no Spark driver in this process, and recsys needs one: use [spark] master = 'spark://HOST:7077',"
+    " or spark-submit --master"
+)
+"""What a user of Spark Connect is told first."""
+
+
 def session(settings: SparkSettings) -> SparkSession:
     """Return the running Spark session, or start one.
 
@@ -84,9 +94,10 @@ def session(settings: SparkSettings) -> SparkSession:
 
     Raises:
         MissingExtra: there is no Java 17 or newer.
-        ConfigError: a size of memory is not valid or too small, or the master cannot be reached or
-            rejects a setting.
+        ConfigError: a size of memory is not valid or too small, the master cannot be reached or
+            rejects a setting, or the session would be one of Spark Connect.
     """
+    _require_no_connect(settings)
     if "PYSPARK_GATEWAY_PORT" in os.environ:
         # spark-submit has started a JVM, which holds the settings of its command line.
         SparkContext._ensure_initialized()
@@ -132,6 +143,24 @@ def session(settings: SparkSettings) -> SparkSession:
         _warn_if_heap_is_small(spark, chosen["spark.driver.memory"])
     read_runs_through(spark)
     return spark
+
+
+def require_classic(spark: SparkSession) -> None:
+    """Raise ConfigError if a session that a caller has made is one of Spark Connect."""
+    if type(spark).__module__.startswith("pyspark.sql.connect"):
+        raise ConfigError(f"{NO_CONNECT}.")
+
+
+def _require_no_connect(settings: SparkSettings) -> None:
+    """Raise ConfigError if the settings or the environment ask for a session of Spark Connect."""
+    for variable in CONNECT_VARIABLES:
+        if os.environ.get(variable):
+            raise ConfigError(f"{NO_CONNECT}, and unset {variable}.")
+    if (settings.master or "").startswith("sc://"):
+        raise ConfigError(f"{NO_CONNECT} (it is '{settings.master}').")
+    is_connect = settings.conf.get("spark.api.mode", os.environ.get("SPARK_API_MODE", "")).lower() == "connect"
+    if is_connect or "spark.remote" in settings.conf:
+        raise ConfigError(f"{NO_CONNECT}, and remove spark.remote and spark.api.mode.")
 
 
 def _remove_socket(context: SparkContext) -> None:

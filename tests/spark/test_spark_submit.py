@@ -1,7 +1,7 @@
 """Jobs as a user starts them: under spark-submit, two at one folder, and on a cluster that loses workers or its driver.
 
 The jobs are whole, so there are few: two side by side on this machine, whose lists are also what the cluster must
-give; one on the cluster whose driver is killed; and one on the cluster that loses a worker twice.
+give; one on the cluster with copies of slow tasks; one whose driver is killed; and one that loses a worker twice.
 """
 
 import shutil
@@ -115,11 +115,20 @@ def cluster(tmp_path_factory):
         yield found
 
 
-def start(cluster, events, out):
+def start(cluster, events, out, *conf):
     for log in (cluster.place / "events").iterdir():
         log.unlink()
     (cluster.place / "job.toml").write_text(CONFIG.format(out=out, events=events))
-    return cluster.submit("spark.default.parallelism=2", *SET)
+    return cluster.submit("spark.default.parallelism=2", *conf, *SET)
+
+
+def agree(run, expected):
+    found = lists(run)
+    assert len(found) > 100
+    assert (found.reindex(expected.index) == expected).mean() >= 0.999
+
+
+SPECULATION = ("", ".quantile=0.1", ".multiplier=1.001", ".minTaskRuntime=0", ".interval=10ms")
 
 
 def wait(cluster, process, condition=None):
@@ -128,6 +137,19 @@ def wait(cluster, process, condition=None):
         assert process.wait(timeout=450) == 0, log.read_text()[-3000:]
         return
     processes.wait_for(lambda: process.poll() is None and condition(cluster.events()), process, log)
+
+
+@pytest.mark.long
+def test_copies_of_slow_tasks_change_nothing_and_are_counted(cluster, both, world_files):
+    out = cluster.place / "speculative"
+    words = [f"spark.speculation{part or '=true'}" for part in SPECULATION]
+    wait(cluster, start(cluster, world_files["events"], out, *words))
+    ends = [event for event in cluster.events() if event["Event"] == "SparkListenerTaskEnd"]
+    copies = sum(event["Task Info"]["Speculative"] for event in ends)
+    hops = [hop["spark"] for hop in RunFolder.open(out).read_json("manifest.json")["hops"] if "spark" in hop]
+    # Copies that are killed last are noted after their hop has ended.
+    assert 0 < sum(hop["speculative_tasks"] for hop in hops) <= copies
+    agree(out, lists(both / "run"))
 
 
 @pytest.mark.long
@@ -153,9 +175,10 @@ def test_a_killed_driver_leaves_nothing_whole_and_lost_workers_change_nothing(cl
     assert processes.rerun_tasks(events) > in_training
     begun = next(event for event in events if event["Event"] == "SparkListenerApplicationStart")
     assert begun["App ID"].startswith("app-"), "it did not run on the master that spark-submit named"
-    found, expected = lists(RunFolder.open(out).path), lists(both / "run")
-    assert len(found) > 100
-    assert (found.reindex(expected.index) == expected).mean() >= 0.999
+    run = RunFolder.open(out)
+    agree(run.path, lists(both / "run"))
+    hops = {hop["name"]: hop.get("spark") for hop in run.read_json("manifest.json")["hops"]}
+    assert hops["fit als"]["failed_tasks"] + hops["fit als"]["retried_stages"] > 0
     assert not list(cluster.place.glob(".run.*"))
 
 
