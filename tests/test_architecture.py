@@ -29,6 +29,7 @@ FLOOR |= dict.fromkeys(
         "run_versions",
         "storage",
         "engine",
+        "hop_log",
         "meter",
         "java",
         "data",
