@@ -597,7 +597,10 @@ def _build_summed_models(config: Config, library: Library | None) -> dict[str, F
     def build(name: str) -> FitsFromSums:
         if library is None:
             raise ConfigError(f"model '{name}': this engine was made without a library of models.")
-        return library.build(*settings[name])
+        model = library.build(*settings[name])
+        # Parameters with which no log can be summed are refused before Spark starts.
+        model.prepare_sums(np.zeros(0, dtype=np.int64))
+        return model
 
     return build_each(build, settings)
 

@@ -1,4 +1,4 @@
-"""`transitions` and `next_item` on Spark: the sums, the weights and the lists are those of the local engine."""
+"""Models that Spark fits from sums over users: the sums, the weights and the lists are those of the local engine."""
 
 import json
 
@@ -19,6 +19,8 @@ pytestmark = pytest.mark.spark
 MODELS = {
     "transitions": {"window": 4, "decay": 0.6},
     "next": {"model": "next_item", "decays": [0.5, 0.9], "reg": 5.0},
+    "itemknn": {"weighting": "tfidf", "max_likes": 25},
+    "ease": {"reg": 50.0},
 }
 
 
@@ -103,6 +105,22 @@ def test_sums_are_added_up_from_any_blocks_and_partitions(spark, runs, monkeypat
         fit_from_sums(small, spark.createDataFrame(rows), likes, timed=True)
 
 
+@pytest.mark.parametrize("kind", [settings.get("model", name) for name, settings in MODELS.items()])
+def test_three_fits_are_equal_bit_for_bit(spark, runs, kind):
+    from recsys.spark.training.sums import fit_from_sums
+
+    train = open_model(runs["local"], "next").history
+    rows = pd.DataFrame({"user": train.user, "item": train.item, "value": train.value, "timestamp": train.time})
+    likes = np.bincount(train.item[train.value > 0], minlength=len(train.items))
+    weights = []
+    for order in (slice(None), slice(None, None, -1), slice(None)):
+        model = build(kind, {})
+        fit_from_sums(model, spark.createDataFrame(rows[order]), likes, timed=True)
+        arrays = [model.weights_.data, model.weights_.indices] if issparse(model.weights_) else [model.weights_]
+        weights.append([array.tobytes() for array in arrays])
+    assert weights[0] == weights[1] == weights[2]
+
+
 def test_a_saved_run_lists_and_explains_without_training(runs, tmp_path, capsys):
     run = runs["spark"]
     users = tmp_path / "users.csv"
@@ -119,10 +137,17 @@ def test_a_saved_run_lists_and_explains_without_training(runs, tmp_path, capsys)
     assert "next" in (run / "report.md").read_text()
 
 
-def test_a_wrong_parameter_is_refused_before_spark_starts():
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        ({"transitions": {"windw": 3}}, r"'windw'\. Did you mean 'window'"),
+        ({"itemknn": {"weighting": "bm25"}}, "'bm25' cannot be fitted from sums"),
+    ],
+)
+def test_a_wrong_parameter_is_refused_before_spark_starts(models, message):
     from recsys.config import parse_config
     from recsys.flow import make_engine
 
-    raw = {"engine": "spark", "data": {"events": "x.csv"}, "models": {"transitions": {"windw": 3}}}
-    with pytest.raises(ConfigError, match=r"'windw'\. Did you mean 'window'"):
+    raw = {"engine": "spark", "data": {"events": "x.csv"}, "models": models}
+    with pytest.raises(ConfigError, match=message):
         make_engine(parse_config(raw))

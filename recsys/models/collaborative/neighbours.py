@@ -6,18 +6,21 @@ items) or (users, users) matrix is ever in memory.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, eye_array
 
+from recsys.errors import ConfigError
 from recsys.linalg import arrays, dense_product, nearest_rows
 from recsys.logging import log_phase
 from recsys.models.collaborative.fading import Fading
 from recsys.models.collaborative.linear import Linear, SparseLinear, liked, liked_columns
 from recsys.parameters import STRICT
+from recsys.recommender import FitsFromSums
 from recsys.types import Features, Histories, Interactions
 
 Weighting = Literal["cosine", "tfidf", "bm25"]
@@ -37,7 +40,7 @@ A higher K1 lets repeated values count more. A higher B discounts long histories
 
 
 @dataclass(config=STRICT)
-class ItemKNN(Fading, SparseLinear):
+class ItemKNN(Fading, SparseLinear, FitsFromSums):
     """Item-based nearest neighbours: the first model to try, because it is quick to fit and easy to
     explain.
 
@@ -53,6 +56,9 @@ class ItemKNN(Fading, SparseLinear):
     a history without a liked item that somebody liked in training. Of equally similar neighbours,
     those with the lower row are kept. The model needs 8 · neighbours · items bytes.
 
+    A user with n likes takes part in n² products. Users with more than ``max_likes`` likes are left
+    out of the similarities: mostly they are machines or shared accounts. They still get scores.
+
     References: Sarwar et al., WWW 2001; Bell and Koren, KDD Cup 2007 (shrinkage).
     """
 
@@ -64,6 +70,10 @@ class ItemKNN(Fading, SparseLinear):
     neighbours: Neighbours = 100
     weighting: WeightingScheme = "cosine"
     shrink: Shrink = 20.0
+    max_likes: Annotated[
+        int | None,
+        Field(ge=1, description="users with more likes do not count in the similarities; unset: all users count"),
+    ] = None
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
         """Compute the nearest neighbours of each item, and return the model.
@@ -72,8 +82,7 @@ class ItemKNN(Fading, SparseLinear):
         """
         matrix = train.matrix()
         self.known_ = liked_columns(matrix)
-        by_item = liked(matrix, binary=False).T.tocsr()
-        by_item = weigh(by_item, self.weighting, *term_statistics(by_item))
+        by_item = self._weighted_likes(matrix)
         norm = _norms(by_item)
         by_user = arrays(by_item.T.tocsr())
         items, users = by_item.shape
@@ -84,6 +93,59 @@ class ItemKNN(Fading, SparseLinear):
         # Transposed, because column i of W holds the neighbours of item i.
         self.weights_ = _to_csr(*neighbours, len(norm)).T.tocsr()
         return self
+
+    def prepare_sums(self, likes: np.ndarray) -> None:
+        """Store which items somebody liked.
+
+        Args:
+            likes: int[items], the number of users who like each item.
+
+        Raises:
+            ConfigError: the weighting is ``bm25``, which depends on the sum of all values of an item.
+        """
+        if self.weighting == "bm25":
+            raise ConfigError(
+                "model 'itemknn': weighting = 'bm25' cannot be fitted from sums over users, as on Spark: use 'tfidf' or"
+                " 'cosine', or engine = 'local'."
+            )
+        self.known_ = likes > 0
+
+    def sum_users(self, histories: Histories) -> dict[str, np.ndarray | csr_array]:
+        """Return the products of the columns of the items, summed over these users.
+
+        The result is a dict with one key, ``products``: csr float64 (items, items), the a_i·a_j of
+        the class.
+        """
+        by_item = self._weighted_likes(histories.values)
+        return {"products": csr_array(by_item @ by_item.T)}
+
+    def fit_sums(self, sums: Mapping[str, np.ndarray | csr_array]) -> None:
+        """Compute the similarities, and keep the nearest neighbours of each item.
+
+        Args:
+            sums: a dict with the key ``products``, as :meth:`sum_users` returns it, for all users.
+        """
+        products = csr_array(sums["products"])
+        norm = np.sqrt(products.diagonal())
+        items = len(norm)
+        rows = csr_array(eye_array(items, format="csr"))
+        with log_phase("itemknn: nearest items", items=items, neighbours=self.neighbours):
+            neighbours = nearest_rows(
+                arrays(rows), arrays(products), norm, norm, self.shrink, min(self.neighbours, items), np.arange(items)
+            )
+        self.weights_ = _to_csr(*neighbours, items).T.tocsr()
+
+    def _weighted_likes(self, matrix: csr_array) -> csr_array:
+        """Return the columns a_i as rows, csr (items, users), without users who have too many likes.
+
+        Args:
+            matrix: csr (users, items), the values.
+        """
+        by_user = liked(matrix, binary=False)
+        if self.max_likes is not None:
+            by_user = csr_array(by_user[np.diff(by_user.indptr) <= self.max_likes])
+        by_item = by_user.T.tocsr()
+        return weigh(by_item, self.weighting, *term_statistics(by_item))
 
 
 @dataclass(config=STRICT)

@@ -141,7 +141,7 @@ The module has ``PARAMETERS``, a class of parameters based on :class:`SparkALSPa
 """
 
 
-SUMMED_KINDS = ("transitions", "next_item")
+SUMMED_KINDS = ("transitions", "next_item", "itemknn", "ease")
 """Kinds of models that are fitted from sums over users (:mod:`recsys.spark.training.sums`).
 
 They have the parameters of the local engine. To add a kind whose class is a
