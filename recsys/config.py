@@ -35,6 +35,7 @@ from recsys.errors import ConfigError, InputError, describe_values, suggest_near
 from recsys.evaluation.settings import RunEvaluationSettings
 from recsys.parameters import NestedErrors
 from recsys.run_files import CONFIG
+from recsys.storage import read_text
 
 _UNION_MEMBER = re.compile(r"(literal|list|dict|tuple)\[.*\]|constrained-\w+|int|float|str|bool")
 """The name that pydantic gives to one of several types, as the last part of a location."""
@@ -604,7 +605,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     """Read a config file, apply overrides, and return the checked config.
 
     Args:
-        path: the TOML file.
+        path: the path or URI of the TOML file.
         overrides: texts such as ``recommend.k=20``, as for ``--set``. A later one wins.
 
     Raises:
@@ -612,9 +613,8 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
             valid; or keys are unknown, missing, or have values that are not allowed. The message
             names all such keys.
     """
-    path = Path(path)
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(read_text(path))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such config file. Examples are in configs/.") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -26,7 +26,7 @@ from typing import Protocol
 import pyarrow.fs as pafs
 
 from recsys.errors import RunFolderError
-from recsys.locations import Uri
+from recsys.locations import Location, Uri, parse_location
 
 ARROW_SCHEMES = {"s3a": "s3", "s3n": "s3", "gcs": "gs"}
 """Scheme of Hadoop -> the scheme by which pyarrow reads the same store, where they differ."""
@@ -128,6 +128,20 @@ def open_folder(uri: Uri) -> RemoteFolder:
     return ArrowFolder.open(uri)
 
 
+def read_text(location: str | Location) -> str:
+    """Return the content of a small text file, such as a config, at a path or a URI.
+
+    Raises:
+        OSError: the file cannot be read.
+        UnicodeDecodeError: it is not UTF-8.
+        RunFolderError: no library of this process reads the file system.
+    """
+    location = parse_location(location)
+    if isinstance(location, Path):
+        return location.read_text(encoding="utf-8")
+    return open_folder(location.with_name("")).read_text(location.name)
+
+
 @dataclass(frozen=True)
 class ArrowFolder:
     """A folder that is read and written through ``pyarrow.fs``.
@@ -159,8 +173,9 @@ class ArrowFolder:
         try:
             files, path = pafs.FileSystem.from_uri(root)
         except (OSError, ValueError, NotImplementedError) as error:
+            reason = str(error).splitlines()[0]
             raise RunFolderError(
-                f"{uri}: this file system cannot be read without Spark: {error}. Check the URI and the credentials, or"
+                f"{uri}: this file system cannot be read without Spark: {reason}. Check the URI and the credentials, or"
                 " copy the folder to this machine and name the copy."
             ) from error
         # Hadoop takes the path as it is written, while pyarrow would decode %20 in a URI.

@@ -103,6 +103,16 @@ def figures(request):
         yield
 
 
+@pytest.fixture
+def mount(spark, tmp_path):
+    """The URI of a folder of this machine on Hadoop's view of other file systems."""
+    folder = tmp_path / "remote"
+    folder.mkdir()
+    host = f"host{abs(hash(str(tmp_path)))}"
+    spark.sparkContext._jsc.hadoopConfiguration().set(f"fs.viewfs.mounttable.{host}.link./logs", f"file://{folder}")
+    return folder, f"viewfs://{host}/logs"
+
+
 @pytest.fixture(scope="session")
 def world():
     """A film world small enough for every engine: about 150 users, 60 films, 2,500 events."""

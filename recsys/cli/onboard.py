@@ -47,12 +47,12 @@ def onboard(
         raise ConfigError(f"no strategy {strategy!r}.{suggest_nearest(strategy, STRATEGIES)}")
     folder = RunFolder.open(run)
     with damage_explained(run):
-        config = load_config(run / run_files.CONFIG)
+        config = load_config(folder.local(run_files.CONFIG))
         require_lists(run, config.judge.task)
         history, items = read_history_and_items(folder)
         item_ids = history.items
         split = None
-        if (run / run_files.SPLIT_CARD).exists():
+        if folder.has(run_files.SPLIT_CARD):
             split = folder.read_json(run_files.SPLIT_CARD)
         original, least_like = restore_values(history, config, split, log.print)
     model = Onboarding(strategy=strategy, like=least_like).fit(original)

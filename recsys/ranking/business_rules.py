@@ -38,6 +38,7 @@ from scipy.sparse import csr_array
 from recsys.errors import ConfigError, InputError, describe_values, suggest_nearest
 from recsys.features.segment_popularity import value_as_text, values_as_text
 from recsys.schema import ITEM
+from recsys.storage import read_text
 from recsys.types import IdMap
 
 Ids = Annotated[list[int | str], Field(fail_fast=True)]
@@ -152,14 +153,14 @@ class CompiledRules:
 
 
 def load(path: str | Path) -> Rules:
-    """Read business rules from a TOML file. The description of this module shows its keys.
+    """Read business rules from a TOML file at a path or URI. The description of this module shows its keys.
 
     Raises:
         ConfigError: the file does not exist or is not TOML, or a key is unknown (the message
             suggests the most similar one) or has a wrong type.
     """
     try:
-        raw = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        raw = tomllib.loads(read_text(path))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as rules: {error}") from error
     try:

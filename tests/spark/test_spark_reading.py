@@ -204,16 +204,6 @@ def test_spark_is_handed_a_uri_as_it_was_given():
     assert spark_uri(make_source(None, "file:///logs/clicks.csv")) == "file:///logs/clicks.csv"
 
 
-@pytest.fixture
-def mount(spark, tmp_path):
-    """The URI of a folder of this machine on Hadoop's view of other file systems."""
-    folder = tmp_path / "remote"
-    folder.mkdir()
-    host = f"host{abs(hash(str(tmp_path)))}"
-    spark.sparkContext._jsc.hadoopConfiguration().set(f"fs.viewfs.mounttable.{host}.link./logs", f"file://{folder}")
-    return folder, f"viewfs://{host}/logs"
-
-
 @pytest.mark.parametrize("kind", ["csv", "csv.gz", "jsonl", "parquet"])
 def test_a_folder_on_another_file_system_is_read_as_a_local_one(spark, mount, tmp_path, kind):
     from recsys.config import DataSettings
