@@ -25,6 +25,10 @@ from recsys.types import IdMap
 _DESCRIPTION = re.compile(r"(?P<sparse>csr )?(?P<dtype>\w+)\[(?P<axes>[\w, ]+)\](?P<nan> or NaN)?")
 
 
+MAPPED_BYTES = 2**20
+"""Size from which a file of an array is mapped into memory instead of read."""
+
+
 def write_array(path: Path, array: Any) -> None:
     """Write a dense array to ``path`` + ``.npy``, or a sparse matrix to ``path`` + ``.npz``.
 
@@ -59,7 +63,11 @@ def read_array(path: Path) -> Any:
 
 
 def read_npy(path: Path) -> np.ndarray:
-    """Return the array in a .npy file.
+    """Return the array in a .npy file. A large array is mapped into memory.
+
+    So several processes that read one bundle share its factors. A change of the array stays in the
+    process and never reaches the file. Files of saved models are replaced as a whole, and never
+    changed in place, so what is mapped stays as it was checked.
 
     Raises:
         OSError: the file does not exist or cannot be read.
@@ -68,7 +76,9 @@ def read_npy(path: Path) -> np.ndarray:
     """
     with path.open("rb") as file:
         _require_size(file, path.stat().st_size, path.name)
-    return np.load(path, allow_pickle=False)  # type: ignore[no-any-return]
+    if path.stat().st_size < MAPPED_BYTES:
+        return np.load(path, allow_pickle=False)  # type: ignore[no-any-return]
+    return np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))
 
 
 def read_factors(path: Path, column: str, ids: IdMap, rank: int) -> tuple[np.ndarray, np.ndarray]:

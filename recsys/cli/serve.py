@@ -5,8 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +20,9 @@ from recsys.cli.console import log
 from recsys.cli.options import OwnModels
 from recsys.errors import ConfigError, MissingExtra
 from recsys.logging import logger
+
+if TYPE_CHECKING:
+    from recsys.serving.limits import Limits
 
 API_KEY = "RECSYS_API_KEY"
 """The environment variable that may hold the API key."""
@@ -64,6 +72,10 @@ def serve(
     max_batch: Annotated[int, typer.Option(min=1, help="The largest number of lists in a request.")] = 100,
     max_body: Annotated[int, typer.Option(min=1, help="The largest body, in bytes.")] = 2**20,
     timeout: Annotated[float, typer.Option(min=0.001, max=3_600, help="Seconds until a request is given up.")] = 10.0,
+    workers: Annotated[
+        int,
+        typer.Option(min=1, max=64, help="The number of processes that answer. They share the factors of a bundle."),
+    ] = 1,
     own_models: OwnModels = False,
 ) -> None:
     """Serve bundles over HTTP, until Ctrl-C: lists, explanations, onboarding, as JSON.
@@ -74,37 +86,96 @@ def serve(
     Example: recsys serve bundles/als_demo --port 8000
     """
     require_server()
-    from recsys.serving.application import make_application
-    from recsys.serving.event_store import EventStore
     from recsys.serving.limits import Limits
-    from recsys.serving.registry import Registry, parse_paths
+    from recsys.serving.registry import parse_paths
     from recsys.serving.server import bind, url_of
-    from recsys.serving.server import serve as serve_until_signal
-    from recsys.serving.service import Service
+    from recsys.serving.workers import Workers
 
     if explore is not None and not 0 < explore < float("inf"):
         raise ConfigError(f"--explore is {explore}: it must be above 0; leave it out for the best items.")
-    api_key = read_api_key(api_key_file)
+    settings = ServerSettings(
+        paths=parse_paths(bundles),
+        limits=Limits(k=max_k, history=max_history, batch=max_batch, body_bytes=max_body, seconds=timeout),
+        store=store or os.environ.get(STORE),
+        explore=explore,
+        api_key=read_api_key(api_key_file),
+        hosts=[host, *(allow_host or [])],
+        own_models=own_models,
+    )
     listener = bind(host, port)
     # Until the server listens, nothing is there to reload, and SIGHUP would end the process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    limits = Limits(k=max_k, history=max_history, batch=max_batch, body_bytes=max_body, seconds=timeout)
-    location = store or os.environ.get(STORE)
-    opened = EventStore(location) if location else None
-    service = Service(Registry(parse_paths(bundles)), limits, opened, explore)
-    for model in service.registry.about():
-        log.print(f"{model['model']}: {model['kind']}, {model['users']:,} users, {model['items']:,} items")
-    print_log()
-    try:
-        serve_until_signal(
-            make_application(service, api_key, [host, *(allow_host or [])]),
-            service,
+
+    def report_start() -> None:
+        log.print(f"serving at {url_of(listener)} (Ctrl-C ends)")
+
+    if workers == 1:
+        run_server(settings, listener, None, report_start)
+    else:
+        print_log()
+        processes = Workers(
+            partial(run_server, settings),
             listener,
-            lambda: log.print(f"serving at {url_of(listener)} (Ctrl-C ends)"),
+            workers,
+            lambda number, process_id: log.print(f"worker {number}: process {process_id}"),
         )
-    finally:
-        service.close()
+        if code := processes.run(report_start):
+            raise typer.Exit(code)
     log.print("ended")
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """The settings of one server process. A worker gets them from its parent.
+
+    Attributes:
+        paths: name -> the folder of a bundle or a run, or a pointer to one.
+        store: the file or URL of the store. None: no store.
+        explore: the temperature with which lists are drawn at random. None: the best items.
+        api_key: the key that clients must send, or None.
+        hosts: the names that the header Host may have, besides localhost and addresses.
+        own_models: whether models of the user's own may run.
+    """
+
+    paths: dict[str, Path]
+    limits: Limits
+    store: str | None
+    explore: float | None
+    api_key: str | None
+    hosts: list[str]
+    own_models: bool
+
+
+def run_server(
+    settings: ServerSettings, listener: socket.socket, worker: int | None, report_start: Callable[[], object]
+) -> None:
+    """Open the bundles and the store, and answer requests until a signal ends the server.
+
+    Args:
+        worker: the number of the worker process. None: the server is a single process.
+        report_start: called when the server listens.
+    """
+    from recsys.models.own_model import allow_own_models
+    from recsys.serving.application import make_application
+    from recsys.serving.event_store import EventStore
+    from recsys.serving.metrics import Metrics
+    from recsys.serving.registry import Registry
+    from recsys.serving.server import serve as serve_until_signal
+    from recsys.serving.service import Service
+
+    with ExitStack() as stack:
+        # A worker is a process of its own, in which nothing has been allowed yet.
+        if settings.own_models:
+            stack.enter_context(allow_own_models())
+        opened = EventStore(settings.store) if settings.store else None
+        service = Service(Registry(settings.paths), settings.limits, opened, settings.explore, Metrics(worker))
+        stack.callback(service.close)
+        if worker in (None, 1):
+            for model in service.registry.about():
+                log.print(f"{model['model']}: {model['kind']}, {model['users']:,} users, {model['items']:,} items")
+        print_log()
+        application = make_application(service, settings.api_key, settings.hosts)
+        serve_until_signal(application, service, listener, report_start)
 
 
 def require_server() -> None:

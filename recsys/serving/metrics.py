@@ -14,9 +14,15 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Metrics:
-    """What has happened since the start of the process. It is used in one thread, that of the event loop."""
+    """What has happened since the start of the process. It is used in one thread, that of the event loop.
 
-    def __init__(self) -> None:
+    Args:
+        worker: the number of the process among the workers of a server, a label of all metrics. None: it
+            is the only one.
+    """
+
+    def __init__(self, worker: int | None = None) -> None:
+        self._worker = worker
         self.started = time.time()
         self._requests: Counter[tuple[str, str, int]] = Counter()
         self._seconds: Counter[str] = Counter()
@@ -72,7 +78,20 @@ class Metrics:
             lines.append(f"recsys_model_info{labels} 1")
         lines.append("# TYPE recsys_model_items gauge")
         lines += [f"recsys_model_items{_labels(model=model['model'])} {model['items']}" for model in models]
+        if self._worker is not None:
+            lines = [_with_worker(line, self._worker) for line in lines]
         return "\n".join(lines) + "\n"
+
+
+def _with_worker(line: str, worker: int) -> str:
+    """Return a line of metrics with the label ``worker``, the first of its labels."""
+    if line.startswith("#"):
+        return line
+    name, brace, rest = line.partition("{")
+    if brace:
+        return f'{name}{{worker="{worker}",{rest}'
+    name, _, value = line.partition(" ")
+    return f'{name}{{worker="{worker}"}} {value}'
 
 
 def _labels(**values: str) -> str:
