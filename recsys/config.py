@@ -354,6 +354,15 @@ class Config(BaseModel):
             return {"engine": "local", "models": {name: {} for name in RATING_LINEUP}} | raw
         return raw
 
+    @model_validator(mode="before")
+    @classmethod
+    def _engine_of_reviews(cls, raw: Any) -> Any:
+        """Use the local engine for a run with reviews, however large its log is, if the config names none."""
+        data = raw.get("data")
+        if isinstance(data, dict) and data.get("reviews") is not None:
+            return {"engine": "local"} | raw
+        return raw
+
     @field_validator("models")
     @classmethod
     def _check_part_names(cls, models: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

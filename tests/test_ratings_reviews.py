@@ -226,6 +226,13 @@ def test_settings_that_do_not_go_together_are_refused(tmp_path, sections, messag
         run(parse_config(raw(tmp_path) | sections))
 
 
+def test_a_run_with_reviews_names_its_engine_so_that_no_size_of_the_log_chooses_another():
+    config = parse_config({"data": {"events": "log.csv", "reviews": "reviews.csv"}})
+    assert config.engine == "local"
+    assert "engine" in config.model_fields_set
+    assert "engine" not in parse_config({"data": {"events": "log.csv"}}).model_fields_set
+
+
 def test_too_few_reviews_are_refused(tmp_path):
     write_world(tmp_path, 1.0)
     pd.read_csv(tmp_path / "reviews.csv").head(20).to_csv(tmp_path / "reviews.csv", index=False)
