@@ -39,10 +39,12 @@ def p_values(shift, seed):
     return p
 
 
+@pytest.mark.slow
 def test_equal_models_are_told_apart_in_five_percent():
     assert 69 <= (p_values(0.0, 0) <= 0.05).sum() <= 133
 
 
+@pytest.mark.slow
 def test_power_is_what_the_sample_size_formula_says():
     sd = 0.1 * np.sqrt(2)
     shift = next(size for size in np.arange(0.001, 0.1, 0.0005) if users_needed(sd, size) <= USERS)

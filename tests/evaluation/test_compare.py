@@ -122,6 +122,7 @@ def test_a_large_family_of_tests_can_still_show_a_difference():
     assert (compare(evaluations).differences["p_holm"] <= 0.01).all()
 
 
+@pytest.mark.slow
 def test_equal_models_seldom_get_letters():
     """200 comparisons of four equal models: a letter anywhere in at most 5 % of them (Holm), four errors allowed."""
     rng = np.random.default_rng(3)

@@ -78,6 +78,7 @@ def test_popularity_canary(small):
     assert tables.per_user[list(CANARY)].mean().to_dict() == pytest.approx(CANARY, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_published_numbers_of_the_popularity_baseline(real_data):
     """citeulike-t, P = 10: Ferrari Dacrema et al., TOIS 2021, Table 18, TopPopular; recall over all test items."""
     train, test = (pd.read_parquet(real_data / "citeulike-t" / f"{part}_p10.parquet") for part in ("train", "test"))

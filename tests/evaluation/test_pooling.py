@@ -72,6 +72,7 @@ def test_a_user_counts_once_with_the_mean_of_the_users_folds():
     assert set(found["about"]["baseline_differences"]["popular"]["all"]) == {"als"}
 
 
+@pytest.mark.slow
 def test_the_interval_keeps_its_promise_when_users_come_back():
     """Without any difference, 95 % of the intervals hold 0; those with user and fold as the unit hold it less often."""
     rng = np.random.default_rng(11)
