@@ -75,13 +75,13 @@ def work(options: argparse.Namespace) -> None:
     if note := describe_other_ranking(config):
         print(note, file=sys.stderr)
     users = None
-    late = None
+    late_events = None
     with spark_errors_explained(options.out):
         if options.users:
             users = read_table(spark, options.users, like=saved.users, columns=("user_id",))
         if options.late:
-            late = read_table(spark, options.late, like=saved.users, columns=("user_id", "item_id"))
-        lists = recommend(saved, request, users=users, late=late)
+            late_events = read_table(spark, options.late, like=saved.users, columns=("user_id", "item_id"))
+        lists = recommend(saved, request, users=users, late_events=late_events)
         write_table(lists.table, options.out)
     if lists.rules:
         print(f"rules removed: {lists.rules['removed']}", file=sys.stderr)

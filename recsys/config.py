@@ -435,9 +435,9 @@ class Config(BaseModel):
             )
         of_lists = [
             f"[{name}] {key}"
-            for name, kept in OF_RATINGS.items()
+            for name, allowed_keys in OF_RATINGS.items()
             for key in changed_keys(getattr(self, name))
-            if key not in kept
+            if key not in allowed_keys
         ]
         if of_lists:
             yield f"task = 'ratings' makes no lists and takes ratings as they are: remove {', '.join(of_lists)}"

@@ -284,13 +284,13 @@ def winners_table(runs: dict[str, dict[str, Any]]) -> Table:
     """
     from recsys.report.winners import best_models
 
-    best = {name: best_models(metrics) for name, metrics in runs.items()}
-    groups = list(dict.fromkeys(group for winners in best.values() for group in winners))
+    winners_by_run = {name: best_models(metrics) for name, metrics in runs.items()}
+    groups = list(dict.fromkeys(group for winners in winners_by_run.values() for group in winners))
     table = _plain_table()
     table.add_column("best by items in the history", no_wrap=True)
     for group in groups:
         table.add_column(group, no_wrap=True)
-    for name, winners in best.items():
+    for name, winners in winners_by_run.items():
         cells = []
         for group in groups:
             model, mean = winners.get(group, ("–", None))

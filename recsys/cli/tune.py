@@ -71,10 +71,10 @@ def tune(
     record["learning"] = None
     if learning:
         record["learning"] = asdict(learning)
-    best = result.config.model_copy(update={"out": f"{run}-tuned"})
+    best_config = result.config.model_copy(update={"out": f"{run}-tuned"})
     RunFolder(study).write_texts(
         {
-            run_files.BEST_CONFIG: best.to_toml(),
+            run_files.BEST_CONFIG: best_config.to_toml(),
             run_files.STUDY_RESULT: to_json_text(record),
             run_files.REPORT_HTML: tuning_page(study.resolve().name, record),
         }

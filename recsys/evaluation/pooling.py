@@ -86,6 +86,6 @@ def describe_pooled(layout: Layout, sums: Sums, engine: str, folds: int) -> dict
         folds: the number of folds.
     """
     pooled = document(layout, sums, Facts(engine, {}, {}))
-    kept = ("primary", "baseline", "baseline_differences", "leads")
-    about = {key: pooled["about"][key] for key in kept}
+    kept_keys = ("primary", "baseline", "baseline_differences", "leads")
+    about = {key: pooled["about"][key] for key in kept_keys}
     return {"folds": folds, "models": pooled["models"], "differences": pooled["differences"], "about": about}

@@ -279,8 +279,8 @@ class RunEvaluationSettings(EvaluationSettings):
     def _require_metrics_of_task(self) -> RunEvaluationSettings:
         of_ratings = [name for name in self.metrics if name in RATING_METRICS]
         if self.task == "ratings" and len(of_ratings) < len(self.metrics):
-            other = next(name for name in self.metrics if name not in RATING_METRICS)
-            raise ValueError(f"task = 'ratings' is judged by rmse and mae, and {other} judges lists: remove it")
+            list_metric = next(name for name in self.metrics if name not in RATING_METRICS)
+            raise ValueError(f"task = 'ratings' is judged by rmse and mae, and {list_metric} judges lists: remove it")
         if self.task == "lists" and of_ratings:
             try:
                 parse(of_ratings[0])

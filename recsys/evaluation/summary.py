@@ -140,7 +140,9 @@ class Layout:
             width = len(self.names(part))
             averaged = {name: columns[:, :width] for name, columns in by_model.items()}
             differences = [averaged[name] - averaged[self.baseline] for name in self.compared_models]
-            minus_other = [averaged[name][:, :1] - averaged[other][:, :1] for other, name in self._pairs(part)]
+            minus_other = [
+                averaged[name][:, :1] - averaged[subtracted][:, :1] for subtracted, name in self._pairs(part)
+            ]
             tables.append(np.hstack([*averaged.values(), *differences, *minus_other]))
         parts = [(tables[0], users), *((tables[1][group], users[group]) for group in membership.T)]
         return Sums.hstack([bootstrap_sums(table, ids, resamples=resamples, seed=seed) for table, ids in parts])
@@ -163,8 +165,8 @@ class Layout:
                 for name in names:
                     columns[kind, *part, name] = np.arange(start, start + width)
                     start += width
-            for other, name in self._pairs(part):
-                columns[f"minus {other}", *part, name] = np.arange(start, start + 1)
+            for subtracted, name in self._pairs(part):
+                columns[f"minus {subtracted}", *part, name] = np.arange(start, start + 1)
                 start += 1
         return columns
 
@@ -175,10 +177,10 @@ class Layout:
         other model.
         """
         # Which model is best, and which is next, is known only after the sums.
-        subtracted = self.baselines
+        subtracted_models = self.baselines
         if part == ALL:
-            subtracted = self.models
-        return [(other, name) for other in subtracted for name in self.models if name != other]
+            subtracted_models = self.models
+        return [(subtracted, name) for subtracted in subtracted_models for name in self.models if name != subtracted]
 
 
 @dataclass(frozen=True)

@@ -90,13 +90,13 @@ class ReviewScores:
             for row, strength in enumerate(STRENGTHS):
                 predicted[row, in_fold] = _fit_ridge(train, scores[has_score & ~in_fold], strength).predict(test)
         errors = np.sqrt(((predicted[:, has_score] - given) ** 2).mean(axis=1))
-        best = int(errors.argmin())
-        self.held_out = np.where(has_words, np.clip(predicted[best], *self._range), np.nan)
-        of_given = predicted[best, has_score]
+        best_row = int(errors.argmin())
+        self.held_out = np.where(has_words, np.clip(predicted[best_row], *self._range), np.nan)
+        of_given = predicted[best_row, has_score]
         self.record = {
             "reviews": len(given),
-            "strength": STRENGTHS[best],
-            "rmse": float(errors[best]),
+            "strength": STRENGTHS[best_row],
+            "rmse": float(errors[best_row]),
             "rmse_of_mean": float(given.std()),
             "pearson": _correlation(of_given, given),
         }
@@ -106,7 +106,7 @@ class ReviewScores:
             shares = np.cumsum(level_counts)[:-1] / len(given)
             self.cut_offs = np.quantile(of_given, shares)
         self._weights = _WordWeights(counts[has_score])
-        self._ridge = _fit_ridge(self._weights.transform(counts[has_score]), given, STRENGTHS[best])
+        self._ridge = _fit_ridge(self._weights.transform(counts[has_score]), given, STRENGTHS[best_row])
         return self
 
     def predict(self, texts: Sequence[str] | np.ndarray) -> np.ndarray:

@@ -29,12 +29,12 @@ def best_models(metrics: dict[str, Any]) -> dict[str, tuple[str, float]]:
     tail = about["segments"].get("popularity", {}).get("tail")
     if tail:
         groups[RARE_ITEMS] = tail
-    best = {}
+    winners = {}
     for group, models in groups.items():
         cells = {name: values.get(primary) for name, values in models.items()}
         means = {name: cell["mean"] for name, cell in cells.items() if cell and cell["users"] >= LEAST_USERS}
         means = {name: mean for name, mean in means.items() if mean is not None}
         if means:
             name = models_by_quality(means, is_error=lower_is_better(metrics))[0]
-            best[group] = (name, means[name])
-    return best
+            winners[group] = (name, means[name])
+    return winners

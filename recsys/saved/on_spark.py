@@ -223,7 +223,7 @@ def recommend(
     request: ListRequest,
     *,
     users: DataFrame | None = None,
-    late: DataFrame | None = None,
+    late_events: DataFrame | None = None,
 ) -> SparkLists:
     """Make the lists of users with a saved model, and return them as a Spark table.
 
@@ -234,18 +234,18 @@ def recommend(
         request: the settings of the lists.
         users: a table with the column user_id, the users to make lists for. None: all users with a
             history. Columns that define segments take precedence over the run's users table.
-        late: a table with the columns user_id, item_id, value and optionally timestamp: events
+        late_events: a table with the columns user_id, item_id, value and optionally timestamp: events
             that came after the run. They are added to the histories.
     """
     from recsys.spark import saved as factor_model
     from recsys.spark.shipped import add_stored_factors, has_times, list_users, observe_shortfall
 
     if not isinstance(saved, ShippedModel):
-        return SparkLists(*factor_model.recommend(saved, request, users=users, late=late))
+        return SparkLists(*factor_model.recommend(saved, request, users=users, late_events=late_events))
     history = saved.history
     changed = None
-    if late is not None:
-        history, changed = factor_model.add_late_events(history, late, saved.items)
+    if late_events is not None:
+        history, changed = factor_model.add_late_events(history, late_events, saved.items)
     listed = history.select("user").distinct()
     if users is not None:
         listed = users.select(users[USER].alias("user")).distinct()

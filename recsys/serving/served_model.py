@@ -458,11 +458,11 @@ def version_of(path: Path) -> str:
 def _largest_parts(parts: list[tuple[str, float]]) -> list[Part]:
     """Return the parts with the largest sizes, largest first, and the sum of the rest as one part."""
     ordered = sorted(parts, key=lambda part: -abs(part[1]))
-    kept: list[Part] = [{"name": str(name), "value": float(value)} for name, value in ordered[:MAX_PARTS]]
+    largest: list[Part] = [{"name": str(name), "value": float(value)} for name, value in ordered[:MAX_PARTS]]
     if len(ordered) > MAX_PARTS:
         rest = float(sum(value for _, value in ordered[MAX_PARTS:]))
-        kept.append({"name": f"{len(ordered) - MAX_PARTS} more", "value": rest})
-    return kept
+        largest.append({"name": f"{len(ordered) - MAX_PARTS} more", "value": rest})
+    return largest
 
 
 def _json_value(cell: Any) -> Any:

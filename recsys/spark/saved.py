@@ -241,7 +241,7 @@ def recommend(
     request: ListRequest,
     *,
     users: DataFrame | None = None,
-    late: DataFrame | None = None,
+    late_events: DataFrame | None = None,
 ) -> tuple[DataFrame, dict[str, Any]]:
     """Make lists with a saved model, and return them with the content of rules.json.
 
@@ -259,10 +259,10 @@ def recommend(
         request: the settings of the lists.
         users: columns (user_id), the users to make lists for. None: all users with a factor or a
             history. Columns of the segments take precedence over the users table of the run.
-        late: columns (user_id, item_id, value), pairs that came after the run. They are added to
+        late_events: columns (user_id, item_id, value), pairs that came after the run. They are added to
             the histories. Items that the run does not have are left out.
     """
-    history, factors = _with_late_events(saved, late)
+    history, factors = _with_late_events(saved, late_events)
     listed_users = factors.select("user")
     if users is not None:
         listed_users = users.select(F.col(USER).alias("user")).distinct()
@@ -295,7 +295,7 @@ def with_ids(lists: DataFrame, items: pd.DataFrame) -> DataFrame:
     return named.select(USER, ITEM, RANK, SCORE, SOURCE).sortWithinPartitions(USER, RANK)
 
 
-def _with_late_events(saved: SavedSparkModel, late: DataFrame | None) -> tuple[DataFrame, DataFrame]:
+def _with_late_events(saved: SavedSparkModel, late_events: DataFrame | None) -> tuple[DataFrame, DataFrame]:
     """Add late events, and return the histories and the factors of users.
 
     The factors are (user, features), for all users with a factor or a history.
@@ -303,15 +303,15 @@ def _with_late_events(saved: SavedSparkModel, late: DataFrame | None) -> tuple[D
     history = saved.history
     factors = saved.users
     to_fold_in = history.join(factors, "user", "left_anti")
-    if late is not None:
-        history, changed = add_late_events(history, late, saved.items)
+    if late_events is not None:
+        history, changed = add_late_events(history, late_events, saved.items)
         to_fold_in = to_fold_in.join(changed, "user", "left_anti")
         to_fold_in = to_fold_in.unionByName(history.join(changed, "user", "left_semi"))
         factors = factors.join(changed, "user", "left_anti")
     return history, factors.unionByName(fold_in(to_fold_in, saved.factors, saved.params))
 
 
-def add_late_events(history: DataFrame, late: DataFrame, items: pd.DataFrame) -> tuple[DataFrame, DataFrame]:
+def add_late_events(history: DataFrame, late_events: DataFrame, items: pd.DataFrame) -> tuple[DataFrame, DataFrame]:
     """Add late events to histories, and return the new histories and the users who changed.
 
     The histories have the columns of ``history``. The users are a DataFrame with the one column
@@ -320,15 +320,15 @@ def add_late_events(history: DataFrame, late: DataFrame, items: pd.DataFrame) ->
 
     Args:
         history: columns (user, item: row, value, timestamp).
-        late: columns (user_id, item_id, value), optionally ``timestamp``: events that came after
+        late_events: columns (user_id, item_id, value), optionally ``timestamp``: events that came after
             the run.
         items: the candidates, in row order.
     """
-    times = F.expr(f"try_cast({TIME} AS bigint)") if TIME in late.columns else F.lit(None).cast("bigint")
+    times = F.expr(f"try_cast({TIME} AS bigint)") if TIME in late_events.columns else F.lit(None).cast("bigint")
     new = (
-        late.withColumn(TIME, times)
+        late_events.withColumn(TIME, times)
         .withColumnRenamed(USER, "user")
-        .join(item_rows(late.sparkSession, items), ITEM)
+        .join(item_rows(late_events.sparkSession, items), ITEM)
         .select("user", "item", VALUE, TIME)
     )
     pairs = history.unionByName(new).groupBy("user", "item")

@@ -136,7 +136,7 @@ def test_some_users_strangers_rules_and_late_events(spark, saved):
     late = spark.createDataFrame(
         [("late", items.item_id[3], 5.0), ("late", "nothing", 5.0)], "user_id string, item_id string, value float"
     )
-    plain = lists(recommend(saved, ListRequest(6), users=wanted, late=late)[0].toPandas())
+    plain = lists(recommend(saved, ListRequest(6), users=wanted, late_events=late)[0].toPandas())
     assert set(plain) == {known, "stranger", "late"}
     assert items.item_id[3] not in plain["late"]
     rules = Rules(
@@ -145,7 +145,7 @@ def test_some_users_strangers_rules_and_late_events(spark, saved):
         where=[Where(field="genres", none_of=[genre])],
         quota=[Quota(field="director", at_most=1)],
     )
-    table, about = recommend(saved, ListRequest(6, rules=rules), users=wanted, late=late)
+    table, about = recommend(saved, ListRequest(6, rules=rules), users=wanted, late_events=late)
     ruled = table.toPandas()
     assert set(ruled[ruled.user_id == "late"].source) == {"als"}
     assert set(ruled[ruled.user_id == "stranger"].source) == {"recent"}

@@ -503,9 +503,9 @@ def _collect(source: Any, reading: ReadSettings, sink: Log | list[pd.DataFrame],
     """
     try:
         return _append_chunks(source, reading, sink, reading.time_unit, all_columns)
-    except _OtherTimeUnitError as other:
+    except _OtherTimeUnitError as unit_error:
         sink.clear()
-        return _append_chunks(source, reading, sink, other.unit, all_columns)
+        return _append_chunks(source, reading, sink, unit_error.unit, all_columns)
 
 
 def _append_chunks(

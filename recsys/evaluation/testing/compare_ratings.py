@@ -70,13 +70,13 @@ def compare_predictions(
     }
     couples = [(against, name) for name in errors if name != against] if against else list(combinations(errors, 2))
     rows = []
-    for other, name in couples:
+    for subtracted, name in couples:
         for metric in metrics:
-            cell = paired_difference(metric, errors[name], errors[other], user)
+            cell = paired_difference(metric, errors[name], errors[subtracted], user)
             rows.append(
                 {
                     "model": name,
-                    "against": other,
+                    "against": subtracted,
                     "metric": metric,
                     "difference": cell["mean"],
                     "low": cell["ci95"][0],

@@ -521,7 +521,7 @@ def _is_best_of_content(attempt: Attempt, attempts: list[Attempt]) -> bool:
     Args:
         attempts: all attempts, best first.
     """
-    return attempt is next((other for other in attempts if other.kind in CONTENT), None)
+    return attempt is next((candidate for candidate in attempts if candidate.kind in CONTENT), None)
 
 
 def _format_weights(weights: Weights) -> str:

@@ -353,12 +353,12 @@ class Search:
         # The models of the best position and of the last one: where only a parameter of AT_PREDICTION
         # differs, one of them serves.
         fitted: list[tuple[Settings, Recommender]] = []
-        best = attempt.values.get(attempt.position, -np.inf)
+        best_mean = attempt.values.get(attempt.position, -np.inf)
         start = attempt.position
         is_first = not attempt.values
 
         def value(position: Position) -> float:
-            nonlocal best
+            nonlocal best_mean
             if position in attempt.values:
                 return attempt.values[position]
             if attempt.values and self.deadline.is_over(attempt.seconds):
@@ -367,9 +367,9 @@ class Search:
             model = self._fit(attempt, params, fitted)
             mean = float(self.trial.judge(model, self.rows).mean())
             attempt.values[position] = mean
-            if mean > best:
+            if mean > best_mean:
                 fitted[:] = [(params, model)]
-                best = mean
+                best_mean = mean
             else:
                 fitted[1:] = [(params, model)]
             return mean

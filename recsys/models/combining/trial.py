@@ -208,8 +208,8 @@ class Trial:
 
         for name in names:
             try_addition(name, MIDDLE_SHARE)
-        best = sorted(names, key=lambda name: -values[name, MIDDLE_SHARE])[:FULLY_TRIED]
-        for name, share in product(best, OTHER_SHARES):
+        best_additions = sorted(names, key=lambda name: -values[name, MIDDLE_SHARE])[:FULLY_TRIED]
+        for name, share in product(best_additions, OTHER_SHARES):
             try_addition(name, share)
         return values
 

@@ -128,8 +128,8 @@ def _likes_without(log: Interactions, is_hidden: np.ndarray) -> Interactions:
     Args:
         is_hidden: bool[likes], True for the likes to leave out.
     """
-    shown = np.flatnonzero(log.value > 0)[~is_hidden]
-    return replace(log, user=log.user[shown], item=log.item[shown], value=log.value[shown], time=log.time[shown])
+    rows = np.flatnonzero(log.value > 0)[~is_hidden]
+    return replace(log, user=log.user[rows], item=log.item[rows], value=log.value[rows], time=log.time[rows])
 
 
 def _shuffled(train: Interactions, generator: np.random.Generator) -> Interactions:

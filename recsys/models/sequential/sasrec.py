@@ -161,8 +161,8 @@ class SASRec(Recommender):
         n_likes = len(likes.items)
         with log_phase("sasrec: train the network", items=n_items, likes=n_likes, rank=self.rank):
             result = train_network(
-                hidden.shown.indptr,
-                hidden.shown.items,
+                hidden.visible.indptr,
+                hidden.visible.items,
                 n_items,
                 settings,
                 validate if len(hidden.users) else None,
@@ -238,12 +238,12 @@ class HiddenLikes(NamedTuple):
     """Sequences of likes without the last like of some users, and these hidden likes.
 
     Attributes:
-        shown: the sequences of all users, without the hidden likes.
-        users: int64[n], the sequences in ``shown`` from which a like is hidden.
+        visible: the sequences of all users, without the hidden likes.
+        users: int64[n], the sequences in ``visible`` from which a like is hidden.
         items: int32[n], the hidden item of each of these users.
     """
 
-    shown: LikedSequences
+    visible: LikedSequences
     users: np.ndarray
     items: np.ndarray
 
@@ -261,8 +261,8 @@ def _hide_last_likes(likes: LikedSequences, seed: int) -> HiddenLikes:
     users = np.sort(np.random.default_rng(seed).permutation(eligible)[:count])
     last = likes.indptr[users + 1] - 1
     lengths[users] -= 1
-    shown = LikedSequences(np.concatenate([[0], np.cumsum(lengths)]), np.delete(likes.items, last))
-    return HiddenLikes(shown, users, likes.items[last])
+    visible = LikedSequences(np.concatenate([[0], np.cumsum(lengths)]), np.delete(likes.items, last))
+    return HiddenLikes(visible, users, likes.items[last])
 
 
 def mean_ndcg(weights: Weights, hidden: HiddenLikes, heads: int) -> float:
@@ -279,7 +279,7 @@ def mean_ndcg(weights: Weights, hidden: HiddenLikes, heads: int) -> float:
         heads: the number of attention heads of a block.
     """
     total = 0.0
-    indptr, items = hidden.shown
+    indptr, items = hidden.visible
     states = last_states(weights, indptr, items, heads)[hidden.users]
     block = max(1, SCORES_AT_ONCE // len(weights.items))
     for start in range(0, len(states), block):

@@ -150,9 +150,9 @@ def train_network(
     longest = int(np.diff(indptr).max()) - 1
     network = settings.network
     sizes = {"items": n_items, "places": longest, "blocks": network.blocks, "rank": network.rank}
-    best = initial_weights(sizes, generator)
+    best_weights = initial_weights(sizes, generator)
     start, step = _compiled_step(n_items, network)
-    state = start(best)
+    state = start(best_weights)
     losses: list[float] = []
     values: list[float] = []
     reason = f"{settings.iterations} sweeps"
@@ -180,7 +180,7 @@ def train_network(
         values.append(-losses[-1] if validate is None else validate(candidate))
         sweeps_since_best = len(values) - 1 - int(np.argmax(values))
         if sweeps_since_best == 0:
-            best = candidate
+            best_weights = candidate
         elif sweeps_since_best >= settings.patience:
             reason = f"no better for {settings.patience} sweeps"
             is_over = True
@@ -192,7 +192,7 @@ def train_network(
             values[-1],
             time.monotonic() - begin,
         )
-    return Result(best, losses, values, reason)
+    return Result(best_weights, losses, values, reason)
 
 
 class _State(NamedTuple):

@@ -156,9 +156,9 @@ def support(run: Run) -> Section:
     for grouping, title in titles.items():
         levels = run.about["segments"][grouping]
         sizes = {level: cells[run.models[0]][primary]["pairs"] for level, cells in levels.items()}
-        shown = [level for level, pairs in sizes.items() if pairs]
-        rows = [[name, *(format_mean(levels[level][name][primary]) for level in shown)] for name in run.models]
-        heads = ["model", *(f"{level} ({sizes[level]:,} pairs)" for level in shown)]
+        filled_levels = [level for level, pairs in sizes.items() if pairs]
+        rows = [[name, *(format_mean(levels[level][name][primary]) for level in filled_levels)] for name in run.models]
+        heads = ["model", *(f"{level} ({sizes[level]:,} pairs)" for level in filled_levels)]
         tables.append(ReportTable(f"{primary} by {title}", heads, rows, notes=run.notes))
     text = "How the errors depend on how much train knows: few ratings of a user or of an item leave little to learn."
     return Section("By support", [text], tables=tables)
@@ -170,7 +170,7 @@ def calibration(run: Run) -> Section:
     If a model estimates a spread, a table says how many ratings are in its intervals.
     """
     records = run.about["calibration"]
-    best = run.models[0]
+    best_model = run.models[0]
     rows = [[name, _number(records[name]["slope"]), _number(records[name]["intercept"])] for name in run.models]
     bins = [
         [
@@ -179,7 +179,7 @@ def calibration(run: Run) -> Section:
             f"{group['given'] - group['predicted']:+.3f}",
             f"{group['pairs']:,}",
         ]
-        for group in records[best]["bins"]
+        for group in records[best_model]["bins"]
     ]
     text = (
         "The line of given on predicted ratings has slope 1 and intercept 0 if predictions are right on average at"
@@ -194,7 +194,7 @@ def calibration(run: Run) -> Section:
             notes=run.notes,
         ),
         ReportTable(
-            f"{best}: pairs in groups by the predicted rating",
+            f"{best_model}: pairs in groups by the predicted rating",
             ["mean predicted", "mean given", "given − predicted", "pairs"],
             bins,
             numbers=0,

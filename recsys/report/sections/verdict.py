@@ -130,7 +130,7 @@ def _left_out(metrics: dict[str, Any], model: str) -> list[str]:
     counts = metrics["about"]["counts"][model]
     judged = counts.get("relevant_pairs", 0)
     repeated = counts.get("seen_pairs_removed", 0)
-    outside = counts.get("relevant_outside_candidates", 0)
+    out_of_reach = counts.get("relevant_outside_candidates", 0)
     warm = counts.get("warm_pairs_removed", 0)
     sentences = []
     if warm > MUCH_TRUTH * (judged + repeated + warm):
@@ -144,9 +144,9 @@ def _left_out(metrics: dict[str, Any], model: str) -> list[str]:
             " such repeats out, so they are not judged ([recommend] exclude_seen = false judges them, beside the"
             " baseline repeat)."
         )
-    if outside > MUCH_TRUTH * judged:
+    if out_of_reach > MUCH_TRUTH * judged:
         sentences.append(
-            f"{outside / judged:.0%} of the judged choices are items that are no candidates, so no model could"
+            f"{out_of_reach / judged:.0%} of the judged choices are items that are no candidates, so no model could"
             " recommend them."
         )
     return sentences
