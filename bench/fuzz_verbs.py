@@ -4,6 +4,7 @@
     python bench/fuzz_verbs.py configs 2000    `recsys run` with configs of which one to four keys are changed
     python bench/fuzz_verbs.py damage 1000     runs and bundles of which files are damaged, then a verb that reads them
     python bench/fuzz_verbs.py paths 1000      verbs that write, to names that are taken, odd, linked or out of reach
+    python bench/fuzz_verbs.py studies 200     `lab` and `tune` alone, to such names
 
 After each call: the exit code is 0, 2 or 3; a code of 2 has one message without a traceback; the files of the user are
 what they were; nothing half-written is left. A third argument is the first seed, so that one call can be repeated.
@@ -24,6 +25,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,15 +92,22 @@ def main(kind: str, count: str, first: str = "0") -> int:
     return faults
 
 
-def attempt(words: list[str], answers: str, place: Path) -> tuple[int, list[str], str]:
-    """Call a verb in ``place`` and return (exit code, what is wrong with how it ended, its messages)."""
+def attempt(words: list[str], answers: str, place: Path, seconds: int = SECONDS) -> tuple[int, list[str], str]:
+    """Call a verb in ``place`` and return (exit code, what is wrong with how it ended, its messages).
+
+    Args:
+        words: the verb and its arguments.
+        answers: what a person types.
+        place: the folder to call it in.
+        seconds: the time after which the call is stopped. 0: never.
+    """
     printed, messages = io.StringIO(), io.StringIO()
     back = os.getcwd()
     keyboard = sys.stdin
     os.chdir(place)
     sys.stdin = io.StringIO(answers)
     signal.signal(signal.SIGALRM, _stop)
-    signal.alarm(SECONDS)
+    signal.alarm(seconds)
     try:
         with redirect_stdout(printed), redirect_stderr(messages):
             code = run_verb(words)
@@ -151,6 +160,9 @@ def prepare(place: Path) -> None:
     pd.DataFrame({"user_id": range(100), "arm": ["control", "b"] * 50, "outcome": rng.random(100)}).to_csv(
         place / "outcomes.csv", index=False
     )
+    # The lab needs users with 16 ratings.
+    ratings = pd.DataFrame({"user_id": np.repeat(np.arange(60), 20), "item_id": np.tile(np.arange(20), 60)})
+    ratings.assign(value=rng.integers(1, 6, len(ratings))).to_csv(place / "ratings.csv", index=False)
     liked = events.iloc[EVENTS // 2 :].drop_duplicates(["user_id", "item_id"])
     liked.to_csv(place / "truth.csv", index=False)
     (place / "mine").mkdir()
@@ -163,7 +175,8 @@ def prepare(place: Path) -> None:
         "recommend run --users users.txt --out lists.csv",
     ]
     for call in clean:
-        code, _, messages = attempt(call.split(), "", place)
+        # Kernels may be compiled for minutes here.
+        code, _, messages = attempt(call.split(), "", place, seconds=0)
         if code:
             raise SystemExit(f"recsys {call} does not work: {messages}")
 
@@ -536,8 +549,14 @@ def _list_anew(bundle: Path) -> None:
 # ------------------------------------------------------------------------------------------------ paths
 
 
-def random_path(rng: np.random.Generator, place: Path) -> tuple[list[str], str]:
-    """Return a call that writes to a name which is free, taken by anything, odd, linked or out of reach."""
+def random_path(rng: np.random.Generator, place: Path, verbs: tuple[str, ...] | None = None) -> tuple[list[str], str]:
+    """Return a call that writes to a name which is free, taken by anything, odd, linked or out of reach.
+
+    Args:
+        rng: draws the call and the name.
+        place: the folder of the call.
+        verbs: the verbs to choose from. None: all.
+    """
     names = [
         "new", "new/deep/er", "mine", "mine/", "./mine", "mine/thesis.txt", "mine/new", "link", "link/new", "dangling",
         "run", "run/", "run/inside", "bundle", "bundle/inside", "events.csv", "events.csv/new", "config.toml", ".",
@@ -560,11 +579,13 @@ def random_path(rng: np.random.Generator, place: Path) -> tuple[list[str], str]:
         ["bundle", "run", name], ["bundle", "run", name, "--model", "popular2"],
         ["update", "bundle", "truth.csv", name], ["recommend", "run", "--users", "users.txt", "--out", name],
         ["data", "make", name, "--users", "20", "--items", "10", "--events", "100"],
-        ["lab", "events.csv", "--pairs", "100", "--out", name],
+        ["lab", "ratings.csv", "--pairs", "100", "-m", "tau_b", "-m", "rbo", "--out", name],
         ["check", "events.csv", "--refused", name], ["agree", "lists.csv", "lists.csv", "--out", name],
         ["ab", "assign", "users.txt", "--name", "x", "--out", name],
-        ["tune", "config.toml", "--set", "tune.trials=2", "--out", name],
+        ["tune", "config.toml", "--set", "tune.trials=2", "--set", 'tune.model="itemknn"', "--out", name],
     ]  # fmt: skip
+    if verbs is not None:
+        calls = [call for call in calls if call[0] in verbs]
     return calls[int(rng.integers(0, len(calls)))], ""
 
 
@@ -573,6 +594,7 @@ KINDS: dict[str, Callable[[np.random.Generator, Path], tuple[list[str], str]]] =
     "configs": random_config,
     "damage": random_damage,
     "paths": random_path,
+    "studies": partial(random_path, verbs=("lab", "tune")),
 }
 
 
@@ -590,6 +612,7 @@ TITLES = {
     "configs": "Configs changed at random",
     "damage": "Runs and bundles damaged at random",
     "paths": "Results written to names at random",
+    "studies": "Results of lab and tune written to names at random",
 }
 
 
