@@ -35,11 +35,35 @@ from recsys.spark.training.als import fit_als
 from recsys.spark.training.parameters import SparkALSParameters
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+from cluster import SHORT_LIVED
 from fuzz import mutate
 from random_logs import backward_error, random_log, require_one_sentence
 
-MAX_ITERATIONS = 5
-"""A sweep on Spark takes a tenth of a second, however small the log is."""
+MAX_ITERATIONS = 2
+"""The most sweeps of a training, but for every :data:`LONG_EVERY`-th seed, which has up to :data:`MAX_LONG_ITERATIONS`.
+
+A sweep is four Spark jobs, however small the log is. The equations of the users hold after any number of sweeps.
+"""
+MAX_LONG_ITERATIONS = 5
+LONG_EVERY = 10
+
+QUIET = {"spark.ui.enabled": "false", "spark.log.level": "OFF"}
+
+SMALL_JOBS = QUIET | {
+    "spark.sql.shuffle.partitions": "1",
+    "spark.sql.adaptive.enabled": "false",
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.driver.extraJavaOptions": f"{SHORT_LIVED} -XX:+UseSerialGC",
+}
+"""Settings with which Spark spends the least on a job of a few rows."""
+
+SESSIONS = {
+    "files": ("local[2]", QUIET | {"spark.sql.shuffle.partitions": "2"}),
+    # The trainer cuts a log into four blocks per core, so one core has blocks to sum. Sums of several tasks are those
+    # of tests/spark/test_spark_trainer.py.
+    "als": ("local[1]", SMALL_JOBS),
+}
+"""Kind -> the master and the settings of its session."""
 
 QUOTED_LINE_END = "line end"
 """What Spark says, and the local engine does not, of a quoted field with a line end (docs/data.md)."""
@@ -47,8 +71,8 @@ QUOTED_LINE_END = "line end"
 
 def main(kind: str, count: str, first: str = "0") -> int:
     """Try ``count`` files or logs, print each fault with its seed, and return the number of faults."""
-    conf = {"spark.ui.enabled": "false", "spark.sql.shuffle.partitions": "2", "spark.log.level": "OFF"}
-    spark = session(SparkSettings(master="local[2]", driver_memory="2g", conf=conf))
+    master, conf = SESSIONS[kind]
+    spark = session(SparkSettings(master=master, driver_memory="2g", conf=conf))
     outcomes: Counter[tuple[str, str]] = Counter()
     faults = 0
     start = time.monotonic()
@@ -285,7 +309,8 @@ def solve_random_log(spark: Any, seed: int, place: Path) -> tuple[str, str]:
     """Train on one random log; raise AssertionError unless it is solved, or refused in one sentence."""
     log = random_log(seed)
     label = f"rank {log.params['rank']}"
-    params = log.params | {"iterations": min(log.params["iterations"], MAX_ITERATIONS)}
+    most_sweeps = MAX_ITERATIONS if seed % LONG_EVERY else MAX_LONG_ITERATIONS
+    params = log.params | {"iterations": min(log.params["iterations"], most_sweeps)}
     pairs = coo_array(log.matrix)
     columns = {"user": pairs.row.astype(np.int32), "item": pairs.col.astype(np.int32), "value": pairs.data}
     frame = spark.createDataFrame(pd.DataFrame(columns), "user int, item int, value float")
