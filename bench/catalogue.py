@@ -2,6 +2,7 @@
 
 python bench/catalogue.py [MILLIONS]                    default 0.1 million items
 python bench/catalogue.py 0.1 --compare                 trains with broadcast factors too, and compares the lists
+python bench/catalogue.py 10 --rank 128 --tasks         the two heaviest tasks alone, without Spark, in blocks of 32 MiB
 
 Two pairs per item, a hundred per user, more on the first items. Rank 16, two sweeps, lists of 20 for a thousand users,
 one core. Blocks of 6.4 MiB for each million items (--block-mb), so that there are ten. Memory is the largest resident
@@ -15,7 +16,10 @@ import resource
 import tempfile
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from itertools import chain
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +29,15 @@ from pyspark.sql import functions as F
 from results import table, write_section
 
 from recsys.config import SparkSettings
-from recsys.spark.item_blocks import FactorTable, describe_layout
+from recsys.spark.item_blocks import FactorTable, describe_layout, items_per_block
 from recsys.spark.ranking.recommend import ListSettings, collect_seen_items, top_k
 from recsys.spark.ranking.scorers import factor_scorer
 from recsys.spark.session import session
 from recsys.spark.training.als import fit_als
+from recsys.spark.training.blocked_trainer import Descent, ItemSystem, UserBlock, solve_users, take_step
+from recsys.spark.training.blocks import HistoryBlock
 from recsys.spark.training.parameters import SparkALSParameters
+from recsys.spark.training.trainer import BLOCK_PAIRS
 
 PAIRS_PER_ITEM, PAIRS_PER_USER, LISTED_USERS, K, SWEEPS = 2, 100, 1000, 20, 2
 BROADCAST_MB = 2000
@@ -44,8 +51,12 @@ def main() -> None:
     words.add_argument("--block-mb", type=float)
     words.add_argument("--driver-memory", default="3g")
     words.add_argument("--compare", action="store_true")
+    words.add_argument("--tasks", action="store_true")
     given = words.parse_args()
     items = int(given.millions * 1e6)
+    if given.tasks:
+        measure_tasks(items, given.rank)
+        return
     block_mb = given.block_mb or 6.4 * given.millions
     params = SparkALSParameters(rank=given.rank, iterations=SWEEPS, alpha=10.0)
     conf = {"spark.ui.enabled": "false", "spark.sql.shuffle.partitions": "8", "spark.default.parallelism": "2"}
@@ -71,6 +82,55 @@ def main() -> None:
     command = f"python bench/catalogue.py {given.millions:g} --block-mb {block_mb:g}{options}"
     body = table(["", "value"], [[key, value] for key, value in facts.items()])
     write_section(name, f"A catalogue of {given.millions:g} million items in blocks", command, body)
+
+
+def measure_tasks(items: int, rank: int) -> None:
+    """Write the peak of a task of each kind, for blocks of the size of ``item_block_mb = "auto"``."""
+    rows = items_per_block(items, rank, "auto")
+    assert rows is not None, "such item factors are broadcast"
+    pairs = f"a user block, {BLOCK_PAIRS:,} pairs on as many items"
+    peaks = []
+    for name, size, task in [(f"an item block, {rows:,} items", rows, item_task), (pairs, items, user_task)]:
+        # A process of its own, because a peak is that of a process.
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            peaks.append([name, f"{pool.submit(task, size, rank).result():,.0f}"])
+    command = f"python bench/catalogue.py {items / 1e6:g} --rank {rank} --tasks"
+    title = f"The tasks of {items / 1e6:g} million items at rank {rank} in blocks"
+    write_section("catalogue-tasks", title, command, table(["task", "peak of the process, MiB"], peaks))
+
+
+def item_task(rows: int, rank: int) -> float:
+    """Take a conjugate gradient step of one item block, and return the peak in MiB."""
+    rng = np.random.default_rng(0)
+    params = SparkALSParameters(rank=rank)
+    system = ItemSystem(np.eye(rank), np.ones(rank), np.eye(rank), 10**6, params)
+    vectors = [rng.standard_normal((rows, rank)) for _ in range(3)]
+    state = Descent(*vectors, np.ones(rows))
+    part = np.arange(2**20 // (4 * rank), dtype=np.int32)
+    sums = np.ones((len(part), rank), dtype=np.float32)
+    messages = (((0, sender, 0), (part, sums)) for sender in range(100))
+    counts = np.full(rows, 2)
+    list(take_step(system)(chain([((0, -1, 0), counts), ((0, -1, 0), state)], messages)))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def user_task(items: int, rank: int) -> float:
+    """Solve one user block whose pairs have an item each, and return the peak in MiB."""
+    rng = np.random.default_rng(0)
+    params = SparkALSParameters(rank=rank)
+    users = np.arange(BLOCK_PAIRS, dtype=np.int32) // PAIRS_PER_USER
+    rows = rng.permutation(items)[:BLOCK_PAIRS].astype(np.int32)
+    histories = HistoryBlock.from_pairs(users, rows, np.ones(BLOCK_PAIRS, dtype=np.float32), 0)
+    block = UserBlock.from_histories(histories.to_bytes())
+    axes = (np.ones(rank), np.eye(rank))
+    size = 2**20 // (4 * rank)
+    starts = range(0, len(block.items), size)
+    messages = (
+        ((0, 0, number), rng.standard_normal((min(size, len(block.items) - start), rank), dtype=np.float32))
+        for number, start in enumerate(starts)
+    )
+    list(solve_users(params, 0, axes, items)(chain([((0, -1, 0), block)], messages)))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def make(spark: SparkSession, items: int, path: Path) -> DataFrame:

@@ -358,7 +358,7 @@ class _BlockedFitter:
             name: the name of the step, for the job descriptions of Spark.
         """
         self._describe_jobs(name)
-        work = _solve(self.params, self.holdout_interval, _axes(gram, self.params), self.n_items)
+        work = solve_users(self.params, self.holdout_interval, _axes(gram, self.params), self.n_items)
         solved = self._keep(self._with_messages(self._ship(items), work))
         rank = self.params.rank
 
@@ -387,7 +387,7 @@ class _BlockedFitter:
             products = solved.union(directions).mapPartitions(
                 _multiply(self.params, self.holdout_interval), preservesPartitioning=True
             )
-            descent = self._at_items(descent, self._send(products, _product_of), _step(system))
+            descent = self._at_items(descent, self._send(products, _product_of), take_step(system))
         return self._keep(descent.mapValues(lambda state: state.y.astype(np.float32)))
 
     # --- Messages ---------------------------------------------------------------------------------
@@ -572,7 +572,7 @@ class _BlockedFitter:
 # --- What executors do --------------------------------------------------------------------------------------
 
 
-def _solve(
+def solve_users(
     params: SparkALSParameters, holdout_interval: int, axes: solvers.Axes | None, n_items: int
 ) -> Callable[[Elements], Iterator[tuple[Key, SolvedBlock]]]:
     """Return the function that solves the training users of a user block and adds up their sums.
@@ -653,7 +653,7 @@ def _start(system: ItemSystem) -> Callable[[Elements], Iterator[tuple[Key, Desce
     return work
 
 
-def _step(system: ItemSystem) -> Callable[[Elements], Iterator[tuple[Key, Descent]]]:
+def take_step(system: ItemSystem) -> Callable[[Elements], Iterator[tuple[Key, Descent]]]:
     """Return the function that takes a step of :func:`recsys.linalg.conjugate_gradients`.
 
     The state is a :class:`Descent`, and the messages are parts of the product of the pairs, with
