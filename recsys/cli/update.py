@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +21,9 @@ from recsys.cli.options import (
     TimeUnit,
     reading_overrides,
 )
+
+if TYPE_CHECKING:
+    from recsys.saved.update import Update
 
 
 @app.command(rich_help_panel=DEPLOYMENT)
@@ -50,11 +53,24 @@ def update(
 
     Example: recsys update bundles/als_demo late.csv bundles/als_demo
     """
-    from recsys.runfolder import to_plain_json
     from recsys.saved.update import update as update_bundle
 
     overrides = reading_overrides(columns, file_format, delimiter, encoding, time_unit)
     result = update_bundle(bundle, events, out, retrain_at=retrain_at, against=against, overrides=overrides)
+    print_update(result, bundle, against, as_json=as_json)
+
+
+def print_update(result: Update, source: str | Path, against: str | Path | None = None, *, as_json: bool) -> None:
+    """Print what an update has changed, and whether to retrain.
+
+    Args:
+        result: the result of the update.
+        source: the bundle or run that was updated.
+        against: the retrained model with whose lists those of the update were compared, or None.
+        as_json: whether to print one JSON object.
+    """
+    from recsys.runfolder import to_plain_json
+
     if as_json:
         print(json.dumps(to_plain_json(asdict(result) | {"retrain": result.retrain}), allow_nan=False))
         return
@@ -66,7 +82,7 @@ def update(
         print(f"left out: {result.events_left_out:,} events on items that the model was not trained with")
     if result.events_not_newer:
         print(
-            f"{result.events_not_newer:,} events are not newer than the newest event of {bundle}:"
+            f"{result.events_not_newer:,} events are not newer than the newest event of {source}:"
             " any that it has already count twice"
         )
     if not math.isnan(result.drift_after):

@@ -320,6 +320,56 @@ def test_an_update_folds_in_users_and_items_with_their_full_history(packed, tmp_
     assert pd.read_csv(io.StringIO(capsys.readouterr().out)).source.tolist() == ["als"] * 3
 
 
+def test_the_job_updates_a_run_as_the_verb_updates_its_bundle(run, packed, tmp_path, capsys):
+    late, known = late_events(packed, tmp_path, users=30, per_user=8)
+    with late.open("a") as file:
+        # A pair that the run has, twice; a dislike; an item that is only disliked; a time within the run.
+        pair = pd.read_parquet(run / "split" / "history.parquet").iloc[0]
+        file.write(f"{pair.user_id},{pair.item_id},2.5,1700000001\n{pair.user_id},{pair.item_id},1,1700000002\n")
+        file.write(f"new1,{pair.item_id},-1,1700000003\n{known},disliked,-2,100\n")
+    capsys.readouterr()
+    assert run_job("update", run, late, tmp_path / "new", "--json") == 0
+    on_spark = json.loads(capsys.readouterr().out)
+    assert run_verb(["update", str(packed), str(late), str(tmp_path / "bundle"), "--json"]) == 0
+    local = json.loads(capsys.readouterr().out)
+    drifts = ("drift_before", "drift_after")
+    assert [on_spark.pop(name) for name in drifts] == pytest.approx([local.pop(name) for name in drifts], rel=1e-6)
+    assert on_spark == local
+    assert (local["users_new"], local["events_not_newer"]) == (30, 1)
+    assert local["items_new"] > 0
+    new, expected = open_model(tmp_path / "new"), open_model(tmp_path / "bundle")
+    pd.testing.assert_frame_equal(new.items, expected.items, check_dtype=False)
+    for part in ("user", "item", "value", "time"):
+        assert np.array_equal(getattr(new.history, part), getattr(expected.history, part))
+    factors = [saved.model.members["als"].item_factors_ for saved in (new, expected)]
+    size = np.abs(factors[1]).max()
+    assert np.abs(factors[0] - factors[1]).max() <= 1e-6 * size
+    assert np.array_equal(np.isnan(new.user_factors), np.isnan(expected.user_factors))
+    users = np.nan_to_num(new.user_factors), np.nan_to_num(expected.user_factors)
+    assert np.abs(users[0] - users[1]).max() <= 1e-6 * np.abs(users[1]).max()
+    assert run_job("recommend", tmp_path / "new", "--out", tmp_path / "lists", "-k", 5) == 0
+    found = lists(pd.read_parquet(tmp_path / "lists"))
+    ids = expected.history.users.all_ids
+    local_lists = expected.recommend(pd.DataFrame({"user_id": ids}), 5).items
+    wanted = {
+        user: list(expected.history.items.ids_of(row[row >= 0])) for user, row in zip(ids, local_lists, strict=True)
+    }
+    assert np.mean([found[user] == wanted[user] for user in ids]) >= 0.999
+
+
+def test_the_job_replaces_nothing_but_another_run(run, tmp_path, capsys):
+    (tmp_path / "late.csv").write_text("user_id,item_id,value,timestamp\nnew,f00,5,1700000000\n")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    for out, message in ((run, "is read from this folder"), (tmp_path / "mine", "not a folder that recsys wrote")):
+        assert run_job("update", run, tmp_path / "late.csv", out) == 2
+        assert message in capsys.readouterr().err
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
+    (tmp_path / "late.csv").write_text("user_id,item_id\n,\n")
+    assert run_job("update", run, tmp_path / "late.csv", tmp_path / "new") == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["late.csv", "mine"]
+
+
 def test_drift_grows_with_what_is_new_and_says_when_to_retrain(packed, tmp_path, capsys):
     few, _ = late_events(packed, tmp_path, users=1, per_user=3, new_item=False)
     little = update(packed, few, tmp_path / "little")

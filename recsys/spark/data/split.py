@@ -669,6 +669,19 @@ def _changes_values(events: DataFrame, weighting: WeightSettings, reference: flo
     return decays or has_weights or weighting.rescales
 
 
+def weigh_all(events: DataFrame, weighting: WeightSettings, reference: float | None, path: Location) -> DataFrame:
+    """Check the event types, and return the events with weighted values, without ``event``.
+
+    The arguments are those of :func:`_weigh`.
+
+    Raises:
+        ConfigError: an event type has no weight, or ``half_life_days`` is set and there are no
+            timestamps.
+    """
+    _check_event_types(events, weighting)
+    return _weigh(events, weighting, reference, path)
+
+
 def _weigh(events: DataFrame, weighting: WeightSettings, reference: float | None, path: Location) -> DataFrame:
     """Return the events with weighted values and without the column ``event``.
 
