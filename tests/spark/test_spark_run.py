@@ -1,5 +1,6 @@
 """Whole runs on both engines over the same files: what does not depend on ALS's random start must be equal."""
 
+import re
 import uuid
 from pathlib import Path
 
@@ -64,6 +65,7 @@ def runs(request, spark, world, tmp_path_factory):
         run(raw)
         write_report(place / engine)
         found[engine] = RunFolder.open(place / engine)
+        found["settings"] = raw
     return found
 
 
@@ -131,3 +133,33 @@ def test_als_is_trained_and_reported_on_both(runs):
         page = (runs[engine].path / "report.html").read_text()
         assert f"on the {engine} engine" in page
     assert runs["spark"].read_json("manifest.json")["hops"][-1]["peak_mb"]["jvm"] > 0
+
+
+def names(files):
+    """Return the names of files, with one name for all files of a table that Spark wrote."""
+    return {re.sub(r"part-.*", "part", str(name)) for name in files if not str(name).endswith(".crc")}
+
+
+def test_a_run_at_a_uri_is_the_run_on_a_disk(runs, spark, mount):
+    from recsys.saved.on_spark import open_on_spark, recommend
+    from recsys.spark.saved import ListRequest
+
+    disk = runs["spark"]
+    folder, uri = mount
+    ENGINES["spark"](runs["settings"] | {"out": f"{uri}/run", "engine": "spark"})
+    run = RunFolder.open(f"{uri}/run")
+    files = {path.relative_to(disk.path) for path in disk.path.rglob("*") if path.is_file()}
+    assert names(run.version.files) == names(files)
+    assert names(path.name for path in (folder / "run").iterdir()) == {"current.json", run.version.folder.uri.name}
+    for part in ("train", "history", "test", "items"):
+        by = ["item_id"] if part == "items" else ["user_id", "item_id"]
+        pd.testing.assert_frame_equal(*(table(each, f"split/{part}.parquet", by) for each in (run, disk)))
+    lists = [table(each, "topk/als.parquet", ["user_id", "rank"]) for each in (run, disk)]
+    pd.testing.assert_frame_equal(*lists)
+    assert run.read_json("metrics.json") == disk.read_json("metrics.json")
+    assert run.local("report.md").read_text().count("\n## ") == (disk.path / "report.md").read_text().count("\n## ")
+    saved = open_on_spark(spark, f"{uri}/run", "als")
+    again = recommend(saved, ListRequest(5)).table.toPandas().sort_values(["user_id", "rank"], ignore_index=True)
+    expected = lists[0][lists[0]["source"] == "als"]
+    again = again.merge(expected[["user_id"]].drop_duplicates())
+    assert again["item_id"].tolist() == expected["item_id"].tolist()
