@@ -94,7 +94,7 @@ def test_models_of_one_run_with_equal_parameters_of_als_train_it_once(monkeypatc
 
     ranks = []
 
-    def train(pairs, candidates, params, work):
+    def train(pairs, candidates, params, work, item_block_mb):
         ranks.append(params.rank)
         return work
 
@@ -102,7 +102,7 @@ def test_models_of_one_run_with_equal_parameters_of_als_train_it_once(monkeypatc
     trained = {}
 
     def fit(params, name):
-        return als.fit_als_once(params, TrainingData(None, 3, None, None, tmp_path / name, trained))
+        return als.fit_als_once(params, TrainingData(None, 3, None, None, tmp_path / name, "auto", trained))
 
     first = fit(SparkALSParameters(rank=4), "als")
     assert fit(SparkAttributesParameters(rank=4, ridge=9.0), "attributes") == first == tmp_path / "als"

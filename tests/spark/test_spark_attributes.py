@@ -181,8 +181,8 @@ def test_what_cannot_be_done_is_refused(world, tmp_path):
         attributes.item_terms(world.items, chosen)
     with pytest.raises(ConfigError, match="model 'attributes' on Spark: unknown parameter 'ridgee'"):
         model_parameters(config.parse_config(raw | {"models": {"attributes": {"ridgee": 1.0}}}))
-    with pytest.raises(ConfigError, match="use 'als', 'attributes', 'transitions' or 'next_item'"):
-        model_parameters(config.parse_config(raw | {"models": {"ease": {}}}))
+    with pytest.raises(ConfigError, match="use 'als', 'attributes', 'transitions', 'next_item', 'itemknn' or 'ease'"):
+        model_parameters(config.parse_config(raw | {"models": {"bpr": {}}}))
     with (
         pytest.raises(ConfigError, match="kind 'als' only"),
         fold_judges(config.parse_config(raw), "attributes", "ndcg", tmp_path),

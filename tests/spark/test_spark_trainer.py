@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from scipy.sparse import csr_array
 
+from recsys import linalg
 from recsys.als.definition import Objective, half_step, loss, residual
 
 pytestmark = pytest.mark.spark
@@ -225,7 +226,7 @@ def test_watching_is_ndcg_of_the_hidden_by_fold_in(matrix):
     from recsys.spark.training.training_curve import HIDDEN_SHARE, ValidationUsers, holdout_interval
 
     params = SparkALSParameters(rank=3, alpha=2.0, reg=0.1)
-    watched = ValidationUsers.draw([(matrix.indptr, matrix.indices, matrix.data)], ITEMS, params)
+    watched = ValidationUsers.draw([(np.arange(USERS), linalg.arrays(matrix))], ITEMS, params)
     y = np.random.default_rng(1).standard_normal((ITEMS, 3)).astype(np.float32)
     y[0] = 0
     values = []
@@ -245,12 +246,26 @@ def test_watching_is_ndcg_of_the_hidden_by_fold_in(matrix):
     assert holdout_interval(10**6) == 1000
 
 
+def test_pairs_are_hidden_alike_however_users_are_divided(matrix):
+    from recsys.spark.training.parameters import SparkALSParameters
+    from recsys.spark.training.training_curve import ValidationUsers
+
+    params = SparkALSParameters(rank=3)
+    whole = ValidationUsers.draw([(np.arange(USERS), linalg.arrays(matrix))], ITEMS, params)
+    users = np.random.default_rng(4).permutation(USERS)
+    parts = [(part, linalg.arrays(matrix[part])) for part in np.split(users, [20, 20, 45])]
+    divided = ValidationUsers.draw(parts, ITEMS, params)
+    assert np.array_equal(divided.seen.toarray(), whole.seen.toarray())
+    assert np.array_equal(divided.hidden.toarray(), whole.hidden.toarray())
+    assert whole.hidden.nnz > 0
+
+
 def test_watching_explicit_values_is_their_error(matrix):
     from recsys.spark.training.parameters import SparkALSParameters
     from recsys.spark.training.training_curve import ValidationUsers
 
     watched = ValidationUsers.draw(
-        [(matrix.indptr, matrix.indices, matrix.data)], ITEMS, SparkALSParameters(implicit=False, reg=0.2)
+        [(np.arange(USERS), linalg.arrays(matrix))], ITEMS, SparkALSParameters(implicit=False, reg=0.2)
     )
     y = np.random.default_rng(1).standard_normal((ITEMS, 2)).astype(np.float32)
     errors = []

@@ -90,7 +90,7 @@ def test_a_setting_is_worth_what_it_is_on_the_local_path(spark, raw, tmp_path, m
     from recsys.spark import tune as spark_tune
     from recsys.spark.training.trainer import FittedALS
 
-    def fit(train, candidates, params, work):
+    def fit(train, candidates, params, work, item_block_mb):
         users = train.select("user").distinct().withColumn("features", F.array(F.lit(1.0).cast("float")))
         return FittedALS(users, np.sin(np.arange(candidates), dtype=np.float32)[:, None])
 

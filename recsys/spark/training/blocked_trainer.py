@@ -471,10 +471,10 @@ class _BlockedFitter:
         self._describe_jobs("hold out users")
         seed = self.params.seed
 
-        def held_out(element: tuple[Key, UserBlock]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        def held_out(element: tuple[Key, UserBlock]) -> tuple[np.ndarray, linalg.CSR]:
             _, block = element
             histories = blocks.HistoryBlock.from_bytes(block.packed).split_users(seed, interval)[0]
-            return histories.indptr, block.items[histories.items], histories.values
+            return histories.users, (histories.indptr, block.items[histories.items], histories.values)
 
         validation = ValidationUsers.draw(self.log.map(held_out).collect(), self.n_items, self.params)
         if validation is None:

@@ -207,8 +207,8 @@ class _Fitter:
         seed = self.params.seed
         interval = self.holdout_interval
         held_out = self.log.map(lambda raw: blocks.HistoryBlock.from_bytes(raw).split_users(seed, interval)[0])
-        matrices = [(block.indptr, block.items, block.values) for block in held_out.collect()]
-        validation = ValidationUsers.draw(matrices, self.shape[0], self.params)
+        histories = [(block.users, (block.indptr, block.items, block.values)) for block in held_out.collect()]
+        validation = ValidationUsers.draw(histories, self.shape[0], self.params)
         if validation is None:
             self.holdout_interval = 0
         else:

@@ -95,25 +95,28 @@ class ValidationUsers:
     params: SparkALSParameters
 
     @classmethod
-    def draw(cls, matrices: list[linalg.CSR], n_items: int, params: SparkALSParameters) -> ValidationUsers | None:
+    def draw(
+        cls, held_out: list[tuple[np.ndarray, linalg.CSR]], n_items: int, params: SparkALSParameters
+    ) -> ValidationUsers | None:
         """Hide some training pairs of held-out users at random, and return the validation users.
 
-        Users without a hidden pair, or without a remaining training pair, are left out. The result
-        is None if no user remains.
+        The choice does not depend on how users are divided into parts. Users without a hidden pair,
+        or without a remaining training pair, are left out. The result is None if no user remains.
 
         Args:
-            matrices: the histories of the held-out users, as CSR matrices.
+            held_out: the users of each part, int32[m], distinct, and their histories as a CSR matrix.
             n_items: the number of items.
             params: the parameters of the model. ``params.seed`` is the seed of the choice.
         """
         parts = [
             csr_array((values, items, indptr), shape=(len(indptr) - 1, n_items))
-            for indptr, items, values in matrices
+            for _, (indptr, items, values) in held_out
             if len(indptr) > 1
         ]
         if not parts:
             return None
-        histories = csr_array(vstack(parts, format="csr"))
+        ids = np.concatenate([part_users for part_users, _ in held_out])
+        histories = csr_array(vstack(parts, format="csr"))[np.argsort(ids)]
         row = np.repeat(np.arange(histories.shape[0]), np.diff(histories.indptr))
         is_training = params.is_training_pair(histories.data)
         is_hidden = is_training & (np.random.default_rng(params.seed).random(histories.nnz) < HIDDEN_SHARE)
