@@ -8,7 +8,13 @@ from scipy.sparse import csr_array
 
 from recsys import models
 from recsys.errors import ConfigError, InputError
-from recsys.models.ratings.bpmf import describe_items, draw_noise_precision, draw_prior, draw_weights
+from recsys.models.ratings.bpmf import (
+    describe_items,
+    draw_noise_precision,
+    draw_prior,
+    draw_weights,
+    principal_components,
+)
 from recsys.models.ratings.common_raters import predict_deviations
 from recsys.models.ratings.gibbs import draw_factors, pair_scores
 from recsys.models.ratings.stack import HOLD_OUT_SALT
@@ -340,12 +346,38 @@ def test_bpmf_predicts_new_items_by_their_attributes():
     model = models.build_rating_model("bpmf", settings).fit(train, features)
     user, item = np.nonzero(present & is_cold)
     error = model.predict(user, item) - value[user, item]
-    assert np.sqrt(np.mean(error**2)) < 0.6
+    assert np.sqrt(np.mean(error**2)) < 0.55
     assert 0.86 < np.mean(np.abs(error) < 1.6449 * model.spread(user, item)) < 0.95
     of_biases = models.build_rating_model("biases", {}).fit(train).predict(user, item) - value[user, item]
     assert np.sqrt(np.mean(of_biases**2)) > 0.8
     without = models.build_rating_model("bpmf", settings | {"use_features": False}).fit(train, features)
     assert np.isnan(without.predict(user, item)).all()
+
+
+@pytest.mark.parametrize(("n_terms", "is_centred"), [(30, True), (1200, False)], ids=["few terms", "many terms"])
+def test_principal_components_are_those_of_a_dense_decomposition(n_terms, is_centred):
+    rng = np.random.default_rng(6)
+    terms = rng.random((90, n_terms)) * (rng.random((90, n_terms)) < 0.2) * rng.random(n_terms)
+    terms[[3, 50]] = 0
+    described = np.delete(terms, [3, 50], axis=0)
+    left, values, _ = np.linalg.svd(described - is_centred * described.mean(axis=0), full_matrices=False)
+    expected = left[:, :4] * values[:4]
+    components = principal_components(csr_array(terms), 4)
+    assert np.flatnonzero(np.isnan(components).any(axis=1)).tolist() == [3, 50]
+    actual = np.delete(components, [3, 50], axis=0) - is_centred * np.nanmean(components, axis=0)
+    # The sign and the order of components mean nothing.
+    correlation = np.abs(np.corrcoef(actual.T, expected.T)[:4, 4:])
+    assert correlation.max(axis=0) == pytest.approx(1, abs=1e-6)
+    assert np.sort(np.linalg.norm(actual, axis=0)) == pytest.approx(np.sort(values[:4]), rel=1e-6)
+
+
+def test_principal_components_tell_kinds_of_equal_size_apart():
+    """Four directions of equal variance, beside the constant: none may be missing."""
+    kinds = csr_array(np.tile(np.eye(5), (6, 1)))
+    components = principal_components(kinds, 16)
+    assert np.linalg.matrix_rank(np.column_stack([np.ones(30), components]), tol=1e-8) == 5
+    assert components.shape == (30, 4)
+    assert principal_components(csr_array(np.ones((1, 1200))), 3).shape == (1, 0)
 
 
 def test_what_is_known_of_items_is_standardized_and_must_differ():

@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from scipy import linalg, stats
+from scipy.sparse import csr_array
 from scipy.sparse.linalg import svds
 
 from recsys.errors import ConfigError
@@ -22,6 +23,9 @@ from recsys.types import Features, IdMap, Interactions
 
 PAIRS = 1 << 16
 """Number of pairs that are predicted at a time, to limit memory."""
+
+DENSE_TERMS = 1_000
+"""Largest number of terms whose covariances are computed as a dense matrix."""
 
 
 @dataclass(config=STRICT)
@@ -275,14 +279,7 @@ def describe_items(features: Features | None, items: IdMap, components: int) -> 
     """
     columns = []
     if features is not None and features.matrix.nnz:
-        terms = weigh_terms(features).astype(np.float64)
-        count = min(components, min(terms.shape) - 1)
-        if count > 0:
-            # The start is fixed, so that a second fit gives the same numbers.
-            left, values, _ = svds(terms, k=count, v0=np.ones(min(terms.shape)))
-            is_kept = values > 1e-6 * values.max()
-            has_terms = np.diff(terms.indptr) > 0
-            columns += [np.where(has_terms, column, np.nan) for column in (left * values)[:, is_kept].T]
+        columns += list(principal_components(weigh_terms(features).astype(np.float64), components).T)
     if features is not None and features.reviews is not None:
         columns.append(text_scores(features, items)[1])
     columns = [column for column in columns if np.nanstd(column) > 0] if columns else []
@@ -293,6 +290,39 @@ def describe_items(features: Features | None, items: IdMap, components: int) -> 
         )
     standardized = [(column - np.nanmean(column)) / np.nanstd(column) for column in columns]
     return np.nan_to_num(np.column_stack(standardized), nan=0.0)
+
+
+def principal_components(terms: csr_array, count: int) -> np.ndarray:
+    """Return the first principal components of items with terms, float64[items, k], where k ≤ ``count``.
+
+    Components that are constant up to rounding are left out. The row of an item without terms is
+    NaN. If there are more than :data:`DENSE_TERMS` terms, their means are not subtracted before,
+    so that they stay sparse.
+
+    Args:
+        terms: float64 csr (items, terms), at least one entry.
+        count: the largest number of components.
+    """
+    has_terms = np.diff(terms.indptr) > 0
+    described = terms[has_terms]
+    if terms.shape[1] <= DENSE_TERMS:
+        mean = described.mean(axis=0)
+        covariance = (described.T @ described).toarray() / described.shape[0] - np.outer(mean, mean)
+        variances, directions = linalg.eigh(covariance)
+        largest = np.argsort(-variances, kind="stable")[:count]
+        is_kept = variances[largest] > 1e-12 * max(variances.max(), 1e-300)
+        projected = described @ directions[:, largest[is_kept]]
+    elif described.shape[0] == 1:
+        projected = np.empty((1, 0))
+    else:
+        # The start is fixed, so that a second fit gives the same numbers.
+        start = np.ones(min(described.shape))
+        left, values, _ = svds(described, k=min(count, len(start) - 1), v0=start)
+        is_kept = values > 1e-6 * values.max()
+        projected = (left * values)[:, is_kept]
+    components = np.full((terms.shape[0], projected.shape[1]), np.nan)
+    components[has_terms] = projected
+    return components
 
 
 def draw_noise_precision(errors: np.ndarray, rng: np.random.Generator) -> float:
