@@ -128,8 +128,8 @@ def describe_hop(hop: dict[str, Any]) -> str:
     """Return the entry of a hop as one line for the log.
 
     On Spark a line reads ``fit als: 12.30 s, peak 2,345 MiB; Spark: 340 tasks, 1,000,000 rows read,
-    0 MiB spilled, slowest task 2.1 s``. Tasks that failed, were copied or ran again are named after
-    that, if there are any.
+    0 MiB spilled, slowest task 2.1 s``. Tasks that failed, ran again or were ended early are named
+    after that, if there are any.
     """
     line = f"{hop['name']}: {hop['seconds']:.2f} s, peak {hop['peak_mb']['total']:,.0f} MiB"
     spark = hop.get("spark")
@@ -139,7 +139,7 @@ def describe_hop(hop: dict[str, Any]) -> str:
         f"; Spark: {spark['tasks']:,} tasks, {spark['rows_read']:,} rows read, {spark['spilled_mb']:,.0f} MiB"
         f" spilled, slowest task {spark['slowest_task_seconds']:.1f} s"
     )
-    for key in ("failed_tasks", "retried_stages", "speculative_tasks"):
+    for key in ("failed_tasks", "retried_stages", "killed_tasks"):
         if spark[key]:
             line += f", {spark[key]:,} {key.replace('_', ' ')}"
     return line

@@ -58,7 +58,6 @@ class Cluster:
             "RECSYS_HOME": str(ROOT),
         }
         self.environment = os.environ | {
-            "SPARK_LOCAL_IP": "127.0.0.1",
             "PYSPARK_PYTHON": sys.executable,
             "PYTHONPATH": str(ROOT),
             "JAVA_HOME": _java(),
@@ -128,15 +127,17 @@ class Cluster:
             return {}
 
     def _start(self, service: str, log: str, ready: str) -> None:
-        process = self._launch(command(service, self.values), log)
+        # Each worker has an address of its own, because Spark runs no copy of a slow task on the same machine.
+        address = f"127.0.0.{max(1, self.workers_started)}"
+        process = self._launch(command(service, self.values), log, address)
         self.processes.append(process)
         wait_for(lambda: re.search(ready, (self.place / log).read_text()), process, self.place / log)
 
-    def _launch(self, words: list[str], log: str) -> subprocess.Popen[bytes]:
+    def _launch(self, words: list[str], log: str, address: str = "127.0.0.1") -> subprocess.Popen[bytes]:
         with (self.place / log).open("wb") as stream:
             return subprocess.Popen(
                 words,
-                env=self.environment,
+                env=self.environment | {"SPARK_LOCAL_IP": address},
                 cwd=self.place,
                 stdout=stream,
                 stderr=subprocess.STDOUT,

@@ -92,7 +92,8 @@ def summarise_stages(attempts: Iterable[dict[str, Any]]) -> dict[str, Any]:
     * ``failed_tasks``: tasks that failed; Spark has tried them again, or the step had failed too;
     * ``retried_stages``: attempts of stages after the first one, because data of lost executors
       was computed again;
-    * ``speculative_tasks``: copies of slow tasks, which Spark starts with ``spark.speculation``.
+    * ``killed_tasks``: tasks that Spark ended early because their result was not needed any more: with
+      ``spark.speculation``, the slower one of a task and its copy.
 
     Args:
         attempts: descriptions of stages in the form of Spark's monitoring API, with the
@@ -110,7 +111,7 @@ def summarise_stages(attempts: Iterable[dict[str, Any]]) -> dict[str, Any]:
         "slowest_stage": None if slowest is None else slowest["stageId"],
         "failed_tasks": _total(ran, "numFailedTasks"),
         "retried_stages": sum(attempt["attemptId"] > 0 for attempt in ran),
-        "speculative_tasks": sum((attempt["speculationSummary"] or {}).get("numTasks", 0) for attempt in ran),
+        "killed_tasks": _total(ran, "numKilledTasks"),
     }
 
 

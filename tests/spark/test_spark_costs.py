@@ -40,7 +40,7 @@ def test_rows_and_tasks_of_a_step_are_counted_and_those_of_others_are_not(spark,
     assert (both["rows_read"], both["rows_written"]) == (2_000, 1_000)
     assert both["slowest_task_seconds"] == max(write["slowest_task_seconds"], shuffle["slowest_task_seconds"]) > 0
     assert (nothing["jobs"], nothing["tasks"], nothing["slowest_stage"]) == (0, 0, None)
-    for figure in ("failed_tasks", "retried_stages", "speculative_tasks", "spilled_mb"):
+    for figure in ("failed_tasks", "retried_stages", "killed_tasks", "spilled_mb"):
         assert both[figure] == 0
     messages = [record.getMessage() for record in caplog.records]
     slowest = f"slowest task {write['slowest_task_seconds']:.1f} s"
@@ -53,14 +53,14 @@ def test_what_went_wrong_is_summed_over_attempts():
 
     fields = ("numCompleteTasks", "inputRecords", "shuffleWriteRecords", "outputRecords", "diskBytesSpilled")
     stage = dict.fromkeys(fields, 0) | {"stageId": 7, "attemptId": 0, "status": "COMPLETE", "numFailedTasks": 0}
-    stage |= {"speculationSummary": None, "taskMetricsDistributions": None}
+    stage |= {"numKilledTasks": 0, "taskMetricsDistributions": None}
     slow = {"diskBytesSpilled": 3 * 2**20, "taskMetricsDistributions": {"duration": [1500.0]}, "numFailedTasks": 2}
-    copied = {"attemptId": 1, "stageId": 8, "diskBytesSpilled": 2**19, "speculationSummary": {"numTasks": 4}}
+    again = {"attemptId": 1, "stageId": 8, "diskBytesSpilled": 2**19, "numKilledTasks": 4}
     skipped = {"status": "SKIPPED", "numFailedTasks": 9}
-    costs = summarise_stages([stage, stage | slow, stage | copied, stage | skipped])
+    costs = summarise_stages([stage, stage | slow, stage | again, stage | skipped])
     assert costs["spilled_mb"] == 3.5
     assert (costs["slowest_task_seconds"], costs["slowest_stage"]) == (1.5, 7)
-    assert (costs["failed_tasks"], costs["retried_stages"], costs["speculative_tasks"]) == (2, 1, 4)
+    assert (costs["failed_tasks"], costs["retried_stages"], costs["killed_tasks"]) == (2, 1, 4)
 
 
 FAILING_MODEL = """

@@ -128,7 +128,14 @@ def agree(run, expected):
     assert (found.reindex(expected.index) == expected).mean() >= 0.999
 
 
-SPECULATION = ("", ".quantile=0.1", ".multiplier=1.001", ".minTaskRuntime=0", ".interval=10ms")
+SPECULATION = (
+    "",
+    ".quantile=0.1",
+    ".multiplier=1.001",
+    ".minTaskRuntime=0",
+    ".interval=10ms",
+    ".task.duration.threshold=10ms",  # for stages of few tasks
+)
 
 
 def wait(cluster, process, condition=None):
@@ -145,10 +152,11 @@ def test_copies_of_slow_tasks_change_nothing_and_are_counted(cluster, both, worl
     words = [f"spark.speculation{part or '=true'}" for part in SPECULATION]
     wait(cluster, start(cluster, world_files["events"], out, *words))
     ends = [event for event in cluster.events() if event["Event"] == "SparkListenerTaskEnd"]
-    copies = sum(event["Task Info"]["Speculative"] for event in ends)
+    assert any(event["Task Info"]["Speculative"] for event in ends)
+    killed = sum(event["Task End Reason"]["Reason"] == "TaskKilled" for event in ends)
     hops = [hop["spark"] for hop in RunFolder.open(out).read_json("manifest.json")["hops"] if "spark" in hop]
-    # Copies that are killed last are noted after their hop has ended.
-    assert 0 < sum(hop["speculative_tasks"] for hop in hops) <= copies
+    # Tasks that are killed last are noted after their hop has ended.
+    assert 0 < sum(hop["killed_tasks"] for hop in hops) <= killed
     agree(out, lists(both / "run"))
 
 
