@@ -602,11 +602,11 @@ def require_toml(config: Config) -> None:
         restored = Config.model_validate(tomllib.loads(text))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"the settings cannot be written to {CONFIG}, because {error}. Change that value.") from None
-    given = config.model_dump(mode="json")
+    written = config.model_dump(mode="json")
     for key, value in restored.model_dump(mode="json").items():
-        if value != given[key]:
+        if value != written[key]:
             raise ConfigError(
-                f"[{key}] cannot be written to {CONFIG}: it would be read back as {value!r}, but is {given[key]!r}."
+                f"[{key}] cannot be written to {CONFIG}: it would be read back as {value!r}, but is {written[key]!r}."
             )
 
 

@@ -67,16 +67,16 @@ class ReviewScores:
         documents = pd.Series(list(texts), dtype=object).to_numpy()
         scores = np.asarray(scores, dtype=np.float64)
         has_score = np.isfinite(scores)
-        given = scores[has_score]
-        if len(given) < LEAST_REVIEWS or len(np.unique(given)) < 2:
+        known_scores = scores[has_score]
+        if len(known_scores) < LEAST_REVIEWS or len(np.unique(known_scores)) < 2:
             raise InputError(
-                f"{len(given):,} reviews with {len(np.unique(given)):,} different scores: at least"
+                f"{len(known_scores):,} reviews with {len(np.unique(known_scores)):,} different scores: at least"
                 f" {LEAST_REVIEWS} reviews with two scores are needed to learn what words say."
             )
         fold = (id_hash(documents if groups is None else groups, seed=0) * FOLDS).astype(int)
         if len(np.unique(fold[has_score])) < 2:
             raise InputError("the reviews with a score are of too few items to be divided into folds: add items.")
-        self._range = float(given.min()), float(given.max())
+        self._range = float(known_scores.min()), float(known_scores.max())
         self._counter, counts = _count_words(documents)
         predicted = np.full((len(STRENGTHS), len(scores)), np.nan)
         has_words = np.zeros(len(scores), dtype=bool)
@@ -89,24 +89,24 @@ class ReviewScores:
             has_words[in_fold] = np.diff(test.indptr) > 0
             for row, strength in enumerate(STRENGTHS):
                 predicted[row, in_fold] = _fit_ridge(train, scores[has_score & ~in_fold], strength).predict(test)
-        errors = np.sqrt(((predicted[:, has_score] - given) ** 2).mean(axis=1))
+        errors = np.sqrt(((predicted[:, has_score] - known_scores) ** 2).mean(axis=1))
         best_row = int(errors.argmin())
         self.held_out = np.where(has_words, np.clip(predicted[best_row], *self._range), np.nan)
-        of_given = predicted[best_row, has_score]
+        predicted_scores = predicted[best_row, has_score]
         self.record = {
-            "reviews": len(given),
+            "reviews": len(known_scores),
             "strength": STRENGTHS[best_row],
             "rmse": float(errors[best_row]),
-            "rmse_of_mean": float(given.std()),
-            "pearson": _correlation(of_given, given),
+            "rmse_of_mean": float(known_scores.std()),
+            "pearson": _correlation(predicted_scores, known_scores),
         }
         self.levels, self.cut_offs = None, None
-        if (given == np.round(given)).all():
-            self.levels, level_counts = np.unique(given, return_counts=True)
-            shares = np.cumsum(level_counts)[:-1] / len(given)
-            self.cut_offs = np.quantile(of_given, shares)
+        if (known_scores == np.round(known_scores)).all():
+            self.levels, level_counts = np.unique(known_scores, return_counts=True)
+            shares = np.cumsum(level_counts)[:-1] / len(known_scores)
+            self.cut_offs = np.quantile(predicted_scores, shares)
         self._weights = _WordWeights(counts[has_score])
-        self._ridge = _fit_ridge(self._weights.transform(counts[has_score]), given, STRENGTHS[best_row])
+        self._ridge = _fit_ridge(self._weights.transform(counts[has_score]), known_scores, STRENGTHS[best_row])
         return self
 
     def predict(self, texts: Sequence[str] | np.ndarray) -> np.ndarray:

@@ -123,8 +123,8 @@ def add_review_columns(items: pd.DataFrame, reviews: Reviews, item_map: IdMap) -
     texts = pd.Series(reviews.text, dtype=object).str.replace("|", " ", regex=False)
     together = texts.groupby(reviews.item).agg(" ".join)
     added = pd.DataFrame({ITEM: item_map.ids_of(together.index.to_numpy()), REVIEW_COLUMNS[0]: together.to_numpy()})
-    given = reviews.score[np.isfinite(reviews.score)]
-    if len(given) >= LEAST_REVIEWS and np.ptp(given) > 0:
+    known_scores = reviews.score[np.isfinite(reviews.score)]
+    if len(known_scores) >= LEAST_REVIEWS and np.ptp(known_scores) > 0:
         _, text_score = score_items(reviews, item_map)
         added[REVIEW_COLUMNS[1]] = text_score[together.index]
     return items.merge(added, on=ITEM, how="left")

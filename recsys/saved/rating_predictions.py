@@ -95,9 +95,9 @@ def fallback_of_run(run: RunFolder) -> str:
     return str(about.get("fallback", RATING_BASELINES[1]))
 
 
-def _rows(ids: IdMap, given: Any) -> np.ndarray:
-    """Return the row of each given id, -1 where the run does not have it."""
-    texts = pd.Series(given).astype(object).astype(str)
+def _rows(ids: IdMap, external_ids: Any) -> np.ndarray:
+    """Return the row of each external id, -1 where the run does not have it."""
+    texts = pd.Series(external_ids).astype(object).astype(str)
     if ids.dtype.kind not in "iu":
         return ids.rows(texts.to_numpy(dtype=object))
     numbers, is_canonical = canonical_int64(texts)

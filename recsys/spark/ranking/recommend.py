@@ -240,8 +240,8 @@ def _lists_by_item_blocks(users: pa.RecordBatch, scorer: BlockedFactorScorer, se
             block_scorer.fill(user_scores, some_users)
             bounds = block_indptr[start : start + some_users.num_rows + 1]
             seen = seen_in_block[bounds[0] : bounds[-1]]
-            best = kernels.select_top_k(user_scores, bounds - bounds[0], seen, settings.k)
-            items[rows], list_scores[rows] = merge_lists((items[rows], list_scores[rows]), best, first_item)
+            block_lists = kernels.select_top_k(user_scores, bounds - bounds[0], seen, settings.k)
+            items[rows], list_scores[rows] = merge_lists((items[rows], list_scores[rows]), block_lists, first_item)
     return _as_rows(users, scorer, items, list_scores)
 
 

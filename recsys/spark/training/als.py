@@ -258,8 +258,8 @@ def _fold_in_by_blocks(
             distinct, positions = np.unique(items, return_inverse=True)
             fixed = np.zeros((len(distinct), params.rank))
             for start, factors in blocks:
-                inside = (distinct >= start) & (distinct < start + len(factors))
-                fixed[inside] = np.nan_to_num(factors[distinct[inside] - start])
+                in_block = (distinct >= start) & (distinct < start + len(factors))
+                fixed[in_block] = np.nan_to_num(factors[distinct[in_block] - start])
             matrix = (indptr, positions.astype(np.int32), values)
             x = params.solve_rows(matrix, fixed, axes, blocks.n_items)
             yield _factors_of_batch(batch, x, _are_scorable(matrix, shared.value[distinct], params))

@@ -96,8 +96,8 @@ class UserBlock(NamedTuple):
         numbers, starts = np.unique(self.items // rows, return_index=True)
         for number, start, stop in zip(numbers.tolist(), starts, [*starts[1:], len(self.items)], strict=True):
             for message, first in enumerate(range(start, stop, most)):
-                inside = slice(first, min(first + most, stop))
-                yield number, message, inside, self.items[inside] - np.int32(number * rows)
+                part = slice(first, min(first + most, stop))
+                yield number, message, part, self.items[part] - np.int32(number * rows)
 
 
 class SolvedBlock(NamedTuple):
@@ -420,8 +420,8 @@ class _BlockedFitter:
         def work(element: tuple[Key, Any]) -> Iterator[tuple[Key, tuple[np.ndarray, np.ndarray]]]:
             (user_block, *_), value = element
             block, sums = part(value)
-            for number, message, inside, local in block.cut(rows, most):
-                yield (number, user_block, message), (local, sums[inside])
+            for number, message, positions, local in block.cut(rows, most):
+                yield (number, user_block, message), (local, sums[positions])
 
         return _deliver(user_blocks.flatMap(work), self.n_item_blocks)
 
@@ -539,12 +539,11 @@ class _BlockedFitter:
                 scores[:, ~y.any(axis=1)] = np.nan
                 seen_block = in_block[start : start + n_users]
                 lists.append(kernels.select_top_k(scores, seen_block.indptr, seen_block.indices, NDCG_CUTOFF))
-            best, scores = (np.concatenate(part) for part in zip(*lists, strict=True))
-            return best, scores
+            list_items, list_scores = (np.concatenate(part) for part in zip(*lists, strict=True))
+            return list_items, list_scores
 
-        first, *others = items.map(select).collect()
-        merged = first
-        for number, lists in enumerate(others, start=1):
+        merged, *later_lists = items.map(select).collect()
+        for number, lists in enumerate(later_lists, start=1):
             merged = merge_lists(merged, lists, number * rows)
         return merged[0]
 
