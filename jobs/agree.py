@@ -12,7 +12,7 @@ import sys
 
 
 def main() -> int:
-    """Run the job and return its exit code: 0 done, 1 a fault of recsys, 2 wrong input or settings."""
+    """Run the job and return its exit code: 0 done, 1 a fault of recsys, 2 wrong input or settings, 130 Ctrl-C."""
     from recsys.cli import exit_code_of
 
     return exit_code_of(lambda: work(parse_options()))

@@ -16,7 +16,7 @@ DEMO_EVENTS = Path("runs/demo-data/events.csv")
 
 
 def main() -> int:
-    """Run the job and return its exit code: 0 done, 1 a fault of recsys, 2 wrong input or settings."""
+    """Run the job and return its exit code: 0 done, 1 a fault of recsys, 2 wrong input or settings, 130 Ctrl-C."""
     try:
         from recsys.cli import run_verb
     except ModuleNotFoundError as missing:

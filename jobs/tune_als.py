@@ -12,7 +12,7 @@ import sys
 
 
 def main() -> int:
-    """Run the job and return its exit code: 0 done, 1 a fault of recsys, 2 wrong input or settings."""
+    """Run the job and return its exit code: 0 done, 1 a fault of recsys, 2 wrong input or settings, 130 Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, help="the config of a finished run of jobs/train_als.py")
     parser.add_argument("--out", help="the folder of the study, on a disk that executors share; default: OUT-tune")

@@ -47,9 +47,10 @@ class Meter:
         hops: one ``{"name", "seconds", "peak_mb": {role: MiB, …, "total": MiB}}`` per hop, in the
             order in which hops end. The roles are those of :func:`memory_mb`. The total is the peak
             of the sum, not the sum of the peaks.
-        further_costs: a function that is called with the name of each hop when it begins. It
-            returns a context manager, in which the hop runs, of a dict. What this dict has after
-            the hop is added to the entry of the hop.
+        further_costs: a function that an engine sets to measure more of each hop. It is called with
+            the name of the hop and returns a context manager, inside which the hop runs. The
+            context manager gives a dict in its ``as``. When the hop ends, the entries of this dict
+            are added to those of the hop.
     """
 
     def __init__(self, interval: float = 0.2, log: HopLog | None = None) -> None:

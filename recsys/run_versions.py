@@ -61,7 +61,8 @@ class Current:
     Attributes:
         version: the name of the current version.
         previous: the name of the version before it, or None.
-        files: file name -> size in bytes, of all files of the version. The report may differ.
+        files: file name -> size in bytes, of all files of the version. Only the files of the report
+            may have other sizes, because ``recsys report`` writes them again.
     """
 
     version: str
@@ -94,10 +95,12 @@ class Current:
         return json.dumps(card, indent=1, ensure_ascii=False) + "\n"
 
     def first_damage(self, files: dict[str, FileStatus]) -> str | None:
-        """Return the name of a file that is missing or has another size, or None.
+        """Return the first file name, in ascending order, that is missing or has another size.
+
+        The files of the report are not looked at. None: no file is damaged.
 
         Args:
-            files: the files of the version, by name.
+            files: the files that the version has now, by name.
         """
         for name, size in sorted(self.files.items()):
             if not _REPORT.fullmatch(name) and (name not in files or files[name].size != size):

@@ -155,8 +155,9 @@ def print_evaluation(
     Args:
         evaluation: the metrics of each user.
         settings: the settings of the evaluation.
-        about: further entries for the part ``about`` of the JSON object.
-        as_json: whether to print JSON.
+        about: further entries for the part ``about`` of the JSON object. Without JSON only its entry
+            ``pooled`` is printed, if there is one: metric -> its value over all pairs.
+        as_json: whether to print one JSON object, with the same content, instead of tables.
     """
     from recsys.evaluation.summary import summarise
     from recsys.runfolder import to_plain_json

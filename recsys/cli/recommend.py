@@ -210,9 +210,12 @@ def parse_attributes(pairs: list[str], saved: SavedModel) -> dict[str, str]:
 def weigh_item_terms(saved: SavedModel) -> csr_array:
     """Return the weighted terms of each item, float32 csr (items, terms).
 
-    The rows are the items of the history of the saved model, in its order. The terms come from the
-    items table, and have TF-IDF weights (:func:`recsys.features.terms.weigh_terms`). The row of an
+    Row i is the item of row i of ``saved.history.items``. The terms are the attributes and words of
+    the items table, with TF-IDF weights (:func:`recsys.features.terms.weigh_terms`). The row of an
     item without attributes is zero. All other rows have the Euclidean norm 1.
+
+    Args:
+        saved: the model, which has the items table.
 
     Raises:
         InputError: no item has an attribute.
@@ -229,14 +232,16 @@ def weigh_item_terms(saved: SavedModel) -> csr_array:
 def item_shares(saved: SavedModel, column: str | None) -> csr_array:
     """Return how each item divides over the values of a column, csr (items, values) of float64.
 
-    Rows sum to 1. The row of an item without a value is zero.
+    Row i is the item of row i of ``saved.history.items``. An item with two values has 0.5 for each,
+    so rows sum to 1. The row of an item without a value is zero.
 
     Args:
         saved: the model, which has the items table.
         column: the name of the column. None: the first column that has lists.
 
     Raises:
-        InputError: there is no such column.
+        ConfigError: there is no such column.
+        InputError: the column has no values; or ``column`` is None and no column has lists.
     """
     from sklearn.preprocessing import normalize
 

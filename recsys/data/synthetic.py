@@ -189,8 +189,10 @@ class Recipe:
         return odds / odds.sum(axis=-1, keepdims=True)
 
     def events(self, user: np.ndarray) -> pd.DataFrame:
-        """Return the events of some users, with the columns of :class:`World`, sorted by user and
-        time.
+        """Return the events of some users, with the columns of :class:`World`.
+
+        The users are in the order of ``user``, and the events of each user in the order of time.
+        Events of a user with equal times are in the order of the items.
 
         Args:
             user: int[n], the rows of the users, from 0.

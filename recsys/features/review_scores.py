@@ -132,10 +132,11 @@ class ReviewScores:
         return np.where(np.isnan(predicted), np.nan, whole)
 
     def explain(self, text: str) -> dict[str, float]:
-        """Return what each word or pair of words adds to the score of a text, largest effect first.
+        """Return what each word of a text adds to its predicted score, as a dict: word -> number.
 
-        With the score of an empty text, ``constant``, the parts sum to the prediction before it is
-        limited to the range of the scores.
+        The keys are the words and the pairs of neighbouring words that have a weight, those with
+        the largest absolute effect first. The numbers and :attr:`constant` add up to the
+        prediction, before it is limited to the range of the scores.
         """
         row = self._transform([text])
         names = self._names
@@ -155,11 +156,15 @@ class ReviewScores:
 
     @property
     def constant(self) -> float:
-        """The score of a text without a known word, as :meth:`explain` uses it."""
+        """The score of a text before any word is counted: the intercept of the regression."""
         return float(self._ridge.intercept_)
 
     def strongest_words(self, count: int) -> tuple[list[str], list[str]]:
-        """Return the words and pairs that raise a score most, and those that lower it most."""
+        """Return the words and pairs of words with the largest weights, and those with the smallest.
+
+        Args:
+            count: the length of each of the two lists, if there are as many words.
+        """
         names = self._names
         order = np.argsort(self._ridge.coef_, kind="stable")
         return names[order[::-1][:count]].tolist(), names[order[:count]].tolist()

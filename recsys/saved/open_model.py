@@ -387,7 +387,8 @@ def check_bundle(folder: RunFolder) -> str:
     """Check every file of a bundle, and return the name of its model.
 
     Raises:
-        RunFolderError: the format of the bundle is unknown, or a file is missing or has changed.
+        RunFolderError: the format of the bundle is unknown; or a file is missing, has changed, is a
+            link, or is not on the list in ``bundle.json``.
     """
     about = folder.read_object(run_files.BUNDLE_CARD)
     if about.get("format") != FORMAT:

@@ -63,7 +63,12 @@ ONBOARDING_BYTES = 2**30
 
 @dataclass(frozen=True)
 class Exploration:
-    """How a list is drawn at random (:func:`recsys.ranking.rerank.explore`)."""
+    """How a list is drawn at random (:func:`recsys.ranking.rerank.explore`).
+
+    Attributes:
+        temperature: above 0. Near 0 the list is almost the usual one; higher is more random.
+        seed: the seed of the draw, ≥ 0.
+    """
 
     temperature: float
     seed: int

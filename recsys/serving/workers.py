@@ -58,8 +58,9 @@ class Workers:
     def run(self, report_start: Callable[[], object]) -> int:
         """Run until SIGINT or SIGTERM, and return the exit code.
 
-        The code is that of the first worker if this one cannot start, for example because a bundle is not
-        whole. Otherwise it is 0.
+        Workers are started one after the other. If one of them ends before it listens, for example
+        because a bundle is not whole, all are ended, and the exit code of that worker is returned
+        (1 in place of 0). Otherwise the code is 0. A worker that dies later is started again.
 
         Args:
             report_start: called when all workers listen.

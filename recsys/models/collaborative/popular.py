@@ -16,7 +16,7 @@ from recsys.types import Features, Histories, Interactions
 
 @dataclass(config=STRICT)
 class Random(Recommender):
-    """Scores each (user, item) pair by a random number in [0, 1).
+    """Scores each (user, item) pair by a random number from 0 to 1.
 
     The number depends only on the seed, the user number and the row of the item. So it does not
     change if other users are scored in the same call.
@@ -35,7 +35,7 @@ class Random(Recommender):
         return self
 
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return random scores in [0, 1), float32[m, items].
+        """Return random scores from 0 to 1, float32[m, items].
 
         A score depends only on the seed, the number of the user and the row of the item. The values
         of the histories are not used.

@@ -93,13 +93,17 @@ def keep_long_histories(factors: DataFrame, history: DataFrame, min_history: int
 
 
 def add_histories(users: DataFrame, history: DataFrame, names: Container[str]) -> DataFrame:
-    """Return ``users`` with those columns of their histories that are in ``names``.
+    """Return ``users`` with further columns that hold their histories, as arrays.
+
+    An array has one entry per pair of the user, in ascending order of the items. The arrays of a
+    user without a history are empty. The column ``times`` is null if ``history`` has no timestamps.
 
     Args:
         users: columns (user, …).
         history: columns (user, item, value), one row per pair, and ``timestamp`` if events have
-            times. Without it, the column ``times`` is null.
-        names: columns of :data:`HISTORY_COLUMNS`. Without any, ``users`` is returned unchanged.
+            times.
+        names: the columns to add. Names that are not in :data:`HISTORY_COLUMNS` are not used; if
+            none is, ``users`` is returned unchanged.
     """
     columns = [name for name in HISTORY_COLUMNS if name in names]
     if not columns:
