@@ -8,8 +8,8 @@ OpenBLAS for MLlib through JNI; the LAPACK of the same folder is used too. Witho
 The plain pipeline reads, splits at a time, numbers ids with a window, trains MLlib's ALS, makes lists of ten for all
 training users, and judges them by joins. Each pipeline is a process of its own on local[2] with the same heap. Our run
 does more in its time: it checks every row, hides pairs to watch its training, adds the baselines, judges six metrics
-with intervals, and writes a report. Both ALS minimise the same objective, but our run hands users with few events to the fallback
-wherever its validation users say so. In the end one judge, `evaluate_tables`, reads the lists of both.
+with intervals, and writes a report. Both ALS minimise the same objective, but our run hands users with few events to
+the fallback where its validation users say so. In the end one judge, `evaluate_tables`, reads the lists of both.
 """
 
 from __future__ import annotations
