@@ -230,7 +230,9 @@ class FitsFromSums(Recommender):
         """Return a dict: name -> a sum over the users of ``histories``, as a dense or sparse
         matrix.
 
-        The names and shapes are the same for every group of users, so results can be added.
+        The names, shapes and dtypes are the same for every group of users, also for a group of no
+        users, so results can be added. An integer sum over no users, where others are float, would
+        cut off fractions.
 
         Raises:
             InputError: the histories lack what the model learns from, such as times.
