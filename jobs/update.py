@@ -10,7 +10,6 @@ that is there is replaced. It is `recsys update` where the users do not fit in o
 
 import argparse
 import sys
-from dataclasses import asdict
 
 
 def main() -> int:
@@ -44,7 +43,6 @@ def work(options: argparse.Namespace) -> None:
     from recsys.config import SparkSettings
     from recsys.runfolder import RunFolder
     from recsys.saved.open_model import choose_saved_model
-    from recsys.saved.update import Update
     from recsys.spark.errors import spark_errors_explained
     from recsys.spark.session import session
     from recsys.spark.update import update_run
@@ -53,8 +51,7 @@ def work(options: argparse.Namespace) -> None:
     spark = session(SparkSettings())
     name = choose_saved_model(RunFolder.open(options.run), options.model)
     with spark_errors_explained(options.out):
-        folded = update_run(spark, options.run, options.events, options.out, name)
-    result = Update(**asdict(folded), retrain_at=options.retrain_at)
+        result = update_run(spark, options.run, options.events, options.out, name, options.retrain_at)
     print_update(result, options.run, as_json=options.json)
 
 

@@ -574,3 +574,52 @@ class Evaluation:
     def metrics(self) -> list[str]:
         """The names of the metrics, in order. Each is a column of ``per_user``."""
         return list(self.about["definitions"])
+
+
+RETRAIN_AT = 0.05
+"""Growth of the drift by new events above which the model should be retrained."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """What new events have changed in a saved model, without training (a bundle, or a run on Spark).
+
+    The *drift* says how far the item factors Y of the training are from Y', which the present
+    users would give: ‖Y' − Y‖ / ‖Y‖.
+
+    Attributes:
+        events: number of new events that could be read.
+        users_new: number of users with new events whom the saved model did not have.
+        users_changed: number of users of the saved model with new events.
+        items_new: number of items that got a factor from the new events; 0 for a model other than
+            ALS.
+        retrain_at: growth of the drift, or share of events left out, above which to retrain.
+        events_left_out: number of events on items that the model cannot learn without training.
+        events_not_newer: number of events that are not newer than the newest event of the saved
+            model. Events that it has already are among them, and then count twice.
+        drift_before, drift_after: the drift without and with the new events, NaN for a model other
+            than ALS.
+        overlap: mean share of common items in the first ten positions of the updated and of a
+            retrained bundle, over users of both. NaN without a retrained bundle.
+    """
+
+    events: int
+    users_new: int
+    users_changed: int
+    items_new: int
+    drift_before: float
+    drift_after: float
+    retrain_at: float = RETRAIN_AT
+    overlap: float = float("nan")
+    events_left_out: int = 0
+    events_not_newer: int = 0
+
+    @property
+    def retrain(self) -> bool:
+        """Whether the model should be retrained.
+
+        True if ``drift_after`` − ``drift_before``, or the share of events left out, is above
+        ``retrain_at``.
+        """
+        growth = self.drift_after - self.drift_before
+        return growth > self.retrain_at or self.events_left_out > self.retrain_at * self.events

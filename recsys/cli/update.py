@@ -23,7 +23,7 @@ from recsys.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from recsys.saved.update import Update
+    from recsys.types import Update
 
 
 @app.command(rich_help_panel=DEPLOYMENT)

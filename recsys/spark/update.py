@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -34,27 +34,16 @@ from recsys.spark.ranking.popularity import count_likes
 from recsys.spark.saved import SavedSparkModel, item_rows, open_spark_run, read_part
 from recsys.spark.training.als import fold_in
 from recsys.spark.training.parameters import SparkALSParameters
-from recsys.types import IdMap
+from recsys.types import RETRAIN_AT, IdMap, Update
 
 PAIR = [USER, ITEM, VALUE, TIME]
 """The columns of a history by id."""
 
 
-@dataclass(frozen=True)
-class FoldedEvents:
-    """What an update on Spark has done. The fields are those of :class:`recsys.saved.update.Update`."""
-
-    events: int
-    users_new: int
-    users_changed: int
-    items_new: int
-    drift_before: float
-    drift_after: float
-    events_not_newer: int
-
-
-def update_run(spark: SparkSession, source: str, events: str, out: str, model: str) -> FoldedEvents:
-    """Add new events to a factor model of a run, and write the updated run to ``out``.
+def update_run(
+    spark: SparkSession, source: str, events: str, out: str, model: str, retrain_at: float = RETRAIN_AT
+) -> Update:
+    """Add new events to a factor model of a run, write the updated run to ``out``, and return what changed.
 
     The new run has the one model, its histories and candidates, and the config and metrics of the
     old run. It has no test part, no lists and no report.
@@ -67,6 +56,7 @@ def update_run(spark: SparkSession, source: str, events: str, out: str, model: s
         out: the path or URI of the updated run. An older run there is replaced, but not ``source``, whose
             other models and report would be lost.
         model: the name of a model whose factors Spark trained.
+        retrain_at: growth of the drift above which to retrain.
 
     Raises:
         RunFolderError: the run or the model cannot be read, or ``out`` may not be replaced.
@@ -92,7 +82,7 @@ def update_run(spark: SparkSession, source: str, events: str, out: str, model: s
             " train again instead."
         )
     with RunFolder.writing(out, "run", sources) as folder:
-        result = _update(spark, run, saved, saved.factors, events, folder)
+        result = replace(_update(spark, run, saved, saved.factors, events, folder), retrain_at=retrain_at)
         for name in (run_files.CONFIG, run_files.METRICS):
             shutil.copyfile(run.local(name), folder.path / name)
         folder.write_json(run_files.spark_params(model), run.read_json(run_files.spark_params(model)))
@@ -108,8 +98,8 @@ def _update(
     old_factors: np.ndarray,
     location: str,
     folder: RunFolder,
-) -> FoldedEvents:
-    """Write the histories, candidates and factors of the updated run.
+) -> Update:
+    """Write the histories, candidates and factors of the updated run, and return what changed.
 
     Args:
         run: the old run, from which ``saved`` was read.
@@ -161,7 +151,7 @@ def _update(
     not_newer = 0
     if TIME in events.columns and newest is not None:
         not_newer = events.where(F.floor(TIME) <= newest).count()
-    return FoldedEvents(
+    return Update(
         events=events.count(),
         users_new=users_new,
         users_changed=changed.count() - users_new,

@@ -328,9 +328,9 @@ def test_the_job_updates_a_run_as_the_verb_updates_its_bundle(run, packed, tmp_p
         file.write(f"{pair.user_id},{pair.item_id},2.5,1700000001\n{pair.user_id},{pair.item_id},1,1700000002\n")
         file.write(f"new1,{pair.item_id},-1,1700000003\n{known},disliked,-2,100\n")
     capsys.readouterr()
-    assert run_job("update", run, late, tmp_path / "new", "--json") == 0
+    assert run_job("update", run, late, tmp_path / "new", "--retrain-at", "0.3", "--json") == 0
     on_spark = json.loads(capsys.readouterr().out)
-    assert run_verb(["update", str(packed), str(late), str(tmp_path / "bundle"), "--json"]) == 0
+    assert run_verb(["update", str(packed), str(late), str(tmp_path / "bundle"), "--retrain-at", "0.3", "--json"]) == 0
     local = json.loads(capsys.readouterr().out)
     drifts = ("drift_before", "drift_after")
     assert [on_spark.pop(name) for name in drifts] == pytest.approx([local.pop(name) for name in drifts], rel=1e-6)
