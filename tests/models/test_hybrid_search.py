@@ -161,6 +161,23 @@ def test_when_time_is_over_the_best_so_far_is_the_choice():
     assert "stopped" not in unhurried.record
 
 
+def test_a_matrix_too_large_to_invert_in_time_is_left_out(monkeypatch):
+    train, _ = contract.world(users=200, items=600)
+    # A tenth of the ten minutes of the search inverts a matrix of 400 × 400, and ease has one of about 600 × 600.
+    monkeypatch.setattr(search_module, "SMALL_SIDE", 1)
+    monkeypatch.setattr(search_module, "INVERSION_SPEED", 400**3 / 60)
+
+    def left_out(parts, minutes):
+        return build("hybrid", {"parts": parts, "minutes": minutes}).fit(train).record["left_out"]
+
+    hurried = left_out(["popular", "ease"], minutes=20.0)
+    assert list(hurried) == ["ease"]
+    assert "raise `minutes`" in hurried["ease"]
+    # Eight times the time for a side that is twice as long; and what is tried first has no limit.
+    assert left_out(["popular", "ease"], minutes=160.0) == {}
+    assert left_out(["ease"], minutes=20.0) == {}
+
+
 def test_a_kind_that_promises_little_keeps_its_first_settings(monkeypatch):
     train, _ = contract.world(users=400)
     tried = {}

@@ -109,7 +109,8 @@ class Hybrid(Blended):
     A fit takes some fifty fits on most of train, cheap kinds first, and one fit of each chosen kind
     on all of train. After half of ``minutes`` no further setting is tried. A fit that is stopped by
     this limit may choose differently on another machine, and ``record`` says so. Models that do not
-    fit in memory are left out and named in ``record``. A trial has fewer than ``users`` users (but
+    fit in memory, or that invert a matrix so large that one fit would take more than about a tenth
+    of the search, are left out and named in ``record``. A trial has fewer than ``users`` users (but
     at least 60) if the scores of all members for these users, at 8 bytes per score, would not fit
     in ``memory_mb``.
     """

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from recsys.errors import InputError
 from recsys.features.encoding import columns_by_field
 from recsys.models import build, parameters
 from recsys.models.combining.trial import Position, Trial, climb
@@ -136,6 +137,22 @@ PROMISING = 0.8
 
 The NDCG is the one after the first try of each kind.
 """
+
+INVERSION_SHARE = 0.1
+"""The largest share of the time of a search that one fit of a kind with ``memory_mb`` should take.
+
+These kinds invert a dense matrix: the time grows with the cube of its side, and the fit cannot be
+stopped. Large catalogues suit other kinds better, and the search of their settings needs the time.
+"""
+
+INVERSION_SPEED = 2e10
+"""About n³ / seconds of the inversion of an n × n matrix of float64 on one core."""
+
+SMALL_SIDE = 3_000
+"""A matrix with at most this side is inverted however short the search is."""
+
+BYTES_PER_CELL = 14
+"""The largest number of bytes that a kind with ``memory_mb`` needs for a cell of its matrix."""
 
 CONTENT = ("content", "attributes", "side_ease", "content_als")
 """Kinds that need item features."""
@@ -391,9 +408,29 @@ class Search:
             if _to_fit(fitted_params) == _to_fit(params):
                 return _with_settings(model, params)
         began = time.monotonic()
-        model = fit_part(attempt.kind, params, self.trial.train, self.features, self.seed)
+        limit = self._memory_limit(attempt)
+        try:
+            model = fit_part(attempt.kind, params | limit, self.trial.train, self.features, self.seed)
+        except InputError as error:
+            if not limit:
+                raise
+            raise InputError(f"its fit would take too much of the time, so raise `minutes`. {error}") from error
         attempt.seconds = time.monotonic() - began
         return model
+
+    def _memory_limit(self, attempt: Attempt) -> Settings:
+        """Return the setting ``memory_mb`` with which the first fit of a kind takes at most about
+        :data:`INVERSION_SHARE` of the time of the search.
+
+        The result is empty if the kind has no such setting, if its default is lower, or if no other
+        kind was tried before, because a search must try one.
+        """
+        if "memory_mb" not in parameters(attempt.kind) or attempt.values or not self.trial.scores:
+            return {}
+        seconds = INVERSION_SHARE * 60 * self.deadline.minutes
+        side = max(SMALL_SIDE, np.cbrt(seconds * INVERSION_SPEED))
+        limit = int(BYTES_PER_CELL * side**2 / 2**20)
+        return {"memory_mb": limit} if limit < build(attempt.kind, {}).memory_mb else {}
 
     def _ladders(self, kind: str) -> tuple[Ladder, ...]:
         """Return the ladders of a kind for this trial.
