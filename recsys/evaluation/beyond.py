@@ -28,7 +28,7 @@ from recsys.evaluation.groups import (
 from recsys.evaluation.judging.metrics import parse_all
 from recsys.evaluation.settings import EvaluationSettings
 from recsys.evaluation.truth import Truth
-from recsys.features.encoding import encode_features
+from recsys.features.encoding import encode_features, is_list_field
 from recsys.schema import ITEM
 from recsys.types import Evaluation, IdMap, TopK
 
@@ -131,8 +131,8 @@ def attributes(column: str | None, ids: IdMap, table: pd.DataFrame | None) -> cs
     there is no such column to use, or if it has no values.
 
     Args:
-        column: the name of the column. None: the first column in which a cell is a list, or a text
-            with ``|`` such as "drama|war".
+        column: the name of the column. None: the first column of lists, or of texts with ``|`` such
+            as "drama|war" (``encoding.is_list_field``).
         ids: the ids of the items, one per row of the result.
         table: the items table. None: there is none.
 
@@ -148,7 +148,7 @@ def attributes(column: str | None, ids: IdMap, table: pd.DataFrame | None) -> cs
         )
     if table is None:
         return None
-    name = column or next((name for name in columns if table[name].map(_is_list).any()), None)
+    name = column or next((name for name in columns if is_list_field(table[name])), None)
     if name is None:
         return None
     matrix = encode_features(table[[ITEM, name]], ITEM, ids).matrix.astype(np.float64)
@@ -156,12 +156,6 @@ def attributes(column: str | None, ids: IdMap, table: pd.DataFrame | None) -> cs
     if matrix.nnz:
         return matrix
     return None
-
-
-def _is_list(cell: Any) -> bool:
-    if isinstance(cell, str):
-        return "|" in cell
-    return isinstance(cell, list | tuple | np.ndarray)
 
 
 def extend(evaluation: Evaluation, topk: TopK, truth: Truth, catalogue: Catalogue) -> Evaluation:

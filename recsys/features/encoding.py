@@ -10,7 +10,9 @@ named ``field=value``. The kind of a field is inferred from its values:
   ``emb=[0]``, ``emb=[1]``.
 * *number*: every value is a number, and there are more than ten distinct ones: ``year=1987``,
   ``year=1994`` (see :func:`_interpolate_knots`).
-* *list*: some value contains a ``|`` or is a list: ``genres=drama``, ``genres=war``.
+* *list*: some value is a list or contains a ``|``: ``genres=drama``, ``genres=war``. If the parts
+  between the ``|`` rarely recur and few values contain one, the field is a text in which a ``|`` is a
+  sign like any other (see :func:`is_list_field`).
 * *category*: at least half of the values occur more than once: ``country=arvenia``.
 * *text*: any other field. Its words are counted: ``overview=harbour``, ``title=story``.
 
@@ -41,6 +43,9 @@ A field with at most this many distinct numbers is not a number field, but a lis
 
 VECTOR = 8
 """The smallest length of a list of numbers that counts as a vector."""
+
+LIST_SHARE = 0.05
+"""The share of cells with a ``|`` from which on a field is a list, whatever its parts are."""
 
 _NUMBERED = re.compile(r"(.*?)[_.-]?(\d+)")
 _TAG = re.compile(r"<(?:[a-zA-Z!/?][^<>]*)>")
@@ -259,12 +264,41 @@ def _encode_field(column: pd.Series) -> tuple[csr_array, list[str]]:
     numbers = _numbers_of_cells(cells)
     if numbers is not None:
         return _interpolate_knots(numbers)
-    if any(len(c) > 1 or "|" in c[0] for c in cells if c):
+    if _are_lists(cells):
         return _count_values(cells, lambda cell: _split_list("|".join(cell)))
     single_values = pd.Series([_normalise(c[0]) for c in cells if c], dtype=object)
     if single_values.duplicated(keep=False).mean() >= 0.5:
         return _count_values(cells, lambda cell: [_normalise(value) for value in cell])
     return _count_values(cells, lambda cell: [word for value in cell for word in split_words(value)])
+
+
+def is_list_field(column: pd.Series) -> bool:
+    """Return whether the cells of a column are lists, such as lists of genres.
+
+    They are if some cell is a list. Texts with ``|`` are lists if at least
+    :data:`LIST_SHARE` of the cells that are not empty have one, or if at least half of all parts
+    between them occur more than once. So the titles "Alien" and "Up | Director's cut" are no lists.
+    """
+    has_lists = any(isinstance(value, list | tuple | set | np.ndarray) for value in column)
+    return has_lists or _are_lists([_cell_values(value) for value in column])
+
+
+def _are_lists(cells: list[list[str]]) -> bool:
+    """Return whether a field is encoded as one of lists, as :func:`is_list_field` says.
+
+    A list of one value counts as that value.
+
+    Args:
+        cells: the values of each cell as text, see :func:`_cell_values`.
+    """
+    if any(len(c) > 1 for c in cells):
+        return True
+    texts = [c[0] for c in cells if c]
+    with_bar = sum("|" in text for text in texts)
+    if with_bar == 0 or with_bar >= LIST_SHARE * len(texts):
+        return with_bar > 0
+    parts = pd.Series([part for text in texts for part in _split_list(text)], dtype=object)
+    return bool(parts.duplicated(keep=False).mean() >= 0.5)
 
 
 def _cell_values(value: Any) -> list[str]:

@@ -54,6 +54,21 @@ def test_list_cells_count_like_bars():
     pd.testing.assert_frame_equal(made(bars), made(lists))
 
 
+def test_a_few_bars_do_not_make_a_text_a_list():
+    titles = [f"the storm of {name}" for name in "abcdefghijklmnopqrstuvw"]
+    titles = ["harbour | a documentary", "harbour lights", *titles]
+    found = made(pd.DataFrame({"item_id": range(len(titles)), "title": titles}))
+    assert set(found) == {"title=storm", "title=of", "title=the", "title=harbour"}
+    assert found["title=harbour"].tolist() == [1, 1] + [0] * 23
+    # One bar among genres is enough, because genres recur.
+    genres = ["drama|war", *["drama", "war"] * 12]
+    assert set(made(pd.DataFrame({"item_id": range(25), "genre": genres}))) == {"genre=drama", "genre=war"}
+    # So are bars in every twentieth cell, though no name recurs but the one of two directors.
+    names = [f"director {number}" for number in range(40)]
+    films = ["director 1|director 7", *names[:19]]
+    assert set(made(pd.DataFrame({"item_id": range(20), "by": films}))) == {"by=director 1", "by=director 7"}
+
+
 def test_missing_numbers_are_empty_rows():
     table = pd.DataFrame({"item_id": np.arange(13), "runtime": [*range(60, 72), None]})
     assert made(table).iloc[-1].sum() == 0

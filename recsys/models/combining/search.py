@@ -430,7 +430,7 @@ class Search:
         seconds = INVERSION_SHARE * 60 * self.deadline.minutes
         side = max(SMALL_SIDE, np.cbrt(seconds * INVERSION_SPEED))
         limit = int(BYTES_PER_CELL * side**2 / 2**20)
-        return {"memory_mb": limit} if limit < build(attempt.kind, {}).memory_mb else {}
+        return {"memory_mb": limit} if limit < vars(build(attempt.kind, {}))["memory_mb"] else {}
 
     def _ladders(self, kind: str) -> tuple[Ladder, ...]:
         """Return the ladders of a kind for this trial.
