@@ -92,7 +92,7 @@ def is_text(values: np.ndarray) -> bool:
 
 
 FEW = 100
-"""Number of texts up to which they are parsed one by one."""
+"""Number of ids up to which they are parsed and looked up one by one."""
 
 
 def canonical_int64(values: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -109,7 +109,7 @@ def canonical_int64(values: Any) -> tuple[np.ndarray, np.ndarray]:
     """
     # A server looks up one id at a time, for which a column of pandas costs more than the loop.
     if len(values) <= FEW:
-        parsed = [_canonical_number(str(value)) for value in values]
+        parsed = [canonical_number(str(value)) for value in values]
         numbers = np.array([number or 0 for number in parsed], dtype=np.int64)
         return numbers, np.array([number is not None for number in parsed], dtype=bool)
     text = pd.Series(values, dtype=object)
@@ -127,7 +127,7 @@ def canonical_int64(values: Any) -> tuple[np.ndarray, np.ndarray]:
     return numbers, is_canonical
 
 
-def _canonical_number(text: str) -> int | None:
+def canonical_number(text: str) -> int | None:
     """Return a canonical decimal number of 64 bits, or None for any other text."""
     # Longer texts are out of range, and Python refuses to parse those of thousands of digits.
     if len(text) > 20:

@@ -14,7 +14,7 @@ import pandas as pd
 from scipy.sparse import csr_array
 
 from recsys.errors import InputError
-from recsys.schema import canonical_int64, is_category, is_text
+from recsys.schema import FEW, canonical_int64, canonical_number, is_category, is_text
 
 SHORTFALL = ("none", "small_catalogue", "all_seen", "filtered", "cold_no_fallback")
 """The reasons why a list is shorter than k. ``TopK.shortfall`` has positions in this tuple.
@@ -93,6 +93,9 @@ class IdMap:
         """
         if not len(ids):
             return np.empty(0, dtype=np.int64)
+        # A server looks up one user or one history at a time, for which arrays take twice as long.
+        if isinstance(ids, list) and len(ids) <= FEW and all(isinstance(value, str) for value in ids):
+            return self._rows_of_texts(ids)
         if is_category(ids):
             return self.rows_int32(ids).astype(np.int64)
         values = _as_int64_or_text(ids)
@@ -104,6 +107,17 @@ class IdMap:
             numbers, is_canonical = canonical_int64(values)
             return np.where(is_canonical, self._positions(numbers), -1)
         return self._positions(values)
+
+    def _rows_of_texts(self, texts: list[str]) -> np.ndarray:
+        """Return the same rows as :meth:`rows`, for a short list of texts."""
+        is_number = self.ids.dtype != object
+        rows = []
+        for text in texts:
+            try:
+                rows.append(self.ids.get_loc(canonical_number(text) if is_number else text))
+            except KeyError:
+                rows.append(-1)
+        return np.array(rows, dtype=np.int64)
 
     def _positions(self, values: np.ndarray) -> np.ndarray:
         """Return the position of each value in :attr:`ids`, int64[n], or -1."""
@@ -320,7 +334,16 @@ class Histories:
     @property
     def n_liked(self) -> np.ndarray:
         """The number of liked entries (value > 0) in each row: int64[m]."""
-        return np.bincount(self.row_of_entry[self.values.data > 0], minlength=len(self))
+        return self.count_entries(self.values.data > 0)
+
+    def count_entries(self, is_counted: np.ndarray) -> np.ndarray:
+        """Return the number of counted entries in each row: int64[m].
+
+        Args:
+            is_counted: bool[nnz], one value per stored entry of ``values``.
+        """
+        counts_before = np.concatenate([[0], np.cumsum(is_counted)])[self.values.indptr]
+        return counts_before[1:] - counts_before[:-1]
 
     @property
     def row_of_entry(self) -> np.ndarray:
@@ -352,6 +375,10 @@ class Histories:
         selected = select_rows(self.values, rows)
         if self.times is None:
             return Histories(selected)
+        # A server asks for one user at a time, for whom a second matrix takes as long as the scores of 10,000 items.
+        if len(rows) == 1:
+            start, stop = _bounds_of_row(self.values, rows[0])
+            return Histories(selected, self.times[start:stop].copy())
         entries = csr_array((self.times, self.values.indices, self.values.indptr), shape=self.shape)
         return Histories(selected, select_rows(entries, rows).data)
 
@@ -510,7 +537,7 @@ def select_rows(matrix: csr_array, rows: np.ndarray) -> csr_array:
     is_known = rows >= 0
     # A server asks for one row at a time, which SciPy takes five times as long to select.
     if len(rows) == 1:
-        start, stop = matrix.indptr[rows[0] : rows[0] + 2] if is_known[0] else (0, 0)
+        start, stop = _bounds_of_row(matrix, rows[0])
         indptr = np.array([0, stop - start], dtype=matrix.indptr.dtype)
         entries = (matrix.data[start:stop].copy(), matrix.indices[start:stop].copy(), indptr)
         return csr_array(entries, shape=(1, matrix.shape[1]))
@@ -519,6 +546,13 @@ def select_rows(matrix: csr_array, rows: np.ndarray) -> csr_array:
     part = matrix[rows[is_known]]
     indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(part.indptr.dtype)
     return csr_array((part.data, part.indices, indptr), shape=(len(rows), matrix.shape[1]))
+
+
+def _bounds_of_row(matrix: csr_array, row: int) -> tuple[int, int]:
+    """Return where the entries of a row of a csr matrix start and stop, or (0, 0) for the row -1."""
+    if row < 0:
+        return 0, 0
+    return matrix.indptr[row], matrix.indptr[row + 1]
 
 
 @dataclass(frozen=True)

@@ -108,6 +108,10 @@ def test_one_id_has_the_row_that_it_has_among_others(ids, asked):
     ids = IdMap.of(np.array(ids))
     assert [ids.rows([name]).tolist() for name in asked] == [[0], [1], [-1], [-1]]
     assert ids.rows(asked).tolist() == [0, 1, -1, -1]
+    # A short list of texts has a look-up of its own.
+    for many in (asked * FEW, np.array(asked, dtype=object)):
+        assert ids.rows(many)[:4].tolist() == [0, 1, -1, -1]
+    assert IdMap.of().rows(asked).tolist() == [-1] * 4
 
 
 def test_a_null_among_categories_is_no_id():
@@ -184,6 +188,7 @@ def test_lengths_and_rows_of_entries():
     assert histories.shape == (3, 5)
     assert histories.lengths.tolist() == [3, 0, 3]
     assert histories.row_of_entry.tolist() == [0, 0, 0, 2, 2, 2]
+    assert histories.count_entries(np.array([True, False, True, False, True, False])).tolist() == [2, 0, 1]
 
 
 def test_positions_count_from_the_oldest_and_ties_are_in_item_order():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-import pandas as pd
 import typer
 
 from recsys.cli.application import LISTS, app
@@ -41,7 +40,7 @@ def explain(
     row = item_row(saved, item)
     report_unknown_users(saved, [user])
     reasons = Reasons(saved.items)
-    recommender = saved.recommender(pd.DataFrame({"user_id": [user]}))
+    recommender = saved.recommender([user])
     explained = explain_score(saved.name, recommender, reasons, history, row)
     explanation = explained.explanation
     if explained.missing:

@@ -81,7 +81,7 @@ def nearest_users(saved: SavedModel, user: str, k: int, model: str | None) -> pd
     row = user_row(saved, user)
     histories = saved.history.histories()
     # Stored factors belong to users by row, so the model is asked about all of them at once.
-    recommender = first_member(saved.recommender(pd.DataFrame({"user_id": users.all_ids})))
+    recommender = first_member(saved.recommender(users.all_ids))
     vectors = recommender.user_vectors(histories)
     if vectors is None and model is None:
         log.print(f"{saved.name} has no vectors of users: the likes in their histories are compared")

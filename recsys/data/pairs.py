@@ -195,9 +195,9 @@ def _equal_parts(n: int) -> np.ndarray:
 
 def _user_parts(begins: np.ndarray, per_core: int = SHARES) -> np.ndarray:
     """Return int64[parts + 1], bounds that divide the users into parts with about equal events."""
-    parts = 1
-    if begins[-1] >= LONG:
-        parts = per_core * get_num_threads()
+    if begins[-1] < LONG:
+        return np.array([0, len(begins) - 1])
+    parts = per_core * get_num_threads()
     inner = np.searchsorted(begins[:-1], np.linspace(0, begins[-1], parts + 1)[1:-1])
     return np.concatenate([[0], inner, [len(begins) - 1]]).astype(np.int64)
 

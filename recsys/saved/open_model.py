@@ -9,6 +9,7 @@ bundle                     model/NAME/model.json, and user_factors.npy if the ru
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -82,7 +83,7 @@ class SavedModel:
 
     def recommend(
         self,
-        users: pd.DataFrame,
+        users: pd.DataFrame | Sequence[str] | np.ndarray,
         k: int,
         *,
         histories: Histories | None = None,
@@ -103,37 +104,44 @@ class SavedModel:
         """
         return rank.recommend(
             self.recommender(users, use_stored_factors=histories is None),
-            self.histories(users[USER].to_numpy(dtype=object)) if histories is None else histories,
+            self.histories(_ids_of(users)) if histories is None else histories,
             k,
             exclude_seen=self.config.recommend.exclude_seen,
             candidates=candidates,
             rules=rules,
         )
 
-    def recommender(self, users: pd.DataFrame, *, use_stored_factors: bool = True) -> Recommender:
+    def recommender(
+        self, users: pd.DataFrame | Sequence[str] | np.ndarray, *, use_stored_factors: bool = True
+    ) -> Recommender:
         """Return the model with the stored factors and the segments of some users.
 
         The result scores histories of exactly these users, in this order.
 
         Args:
-            users: a table with the column ``user_id``, and optionally columns that define segments,
-                such as country. A segment from these columns takes precedence over that of the users
-                table of the run.
+            users: the ids of the users, or a table with the column ``user_id`` and optionally columns
+                that define segments, such as country. A segment from these columns takes precedence
+                over that of the users table of the run.
             use_stored_factors: whether to use the stored factors of users, if there are any. If
                 False, all factors are computed from the histories.
         """
         model = self.model
         if self.user_factors is not None and use_stored_factors:
-            rows = self.history.users.rows(users[USER])
+            rows = self.history.users.rows(_ids_of(users))
             stored = np.where((rows >= 0)[:, None], self.user_factors[rows], np.float32(np.nan))
             model = with_stored_factors(model, stored)
         if self.segments is None:
             return model
-        segment_rows = self.segments.of_users(users[USER])
-        if not users.columns.intersection(self.segments.columns).empty:
+        segment_rows = self.segments.of_users(_ids_of(users))
+        if isinstance(users, pd.DataFrame) and not users.columns.intersection(self.segments.columns).empty:
             rows_by_column = self.segments.rows(users)
             segment_rows = np.where(rows_by_column >= 0, rows_by_column, segment_rows)
         return with_segment_rows(model, self.segments, segment_rows)
+
+
+def _ids_of(users: pd.DataFrame | Sequence[str] | np.ndarray) -> Any:
+    """Return the ids of users that are given by their ids or by a table of users."""
+    return users[USER].to_numpy(dtype=object) if isinstance(users, pd.DataFrame) else users
 
 
 def open_model(

@@ -296,6 +296,6 @@ def _overlap(updated: SavedModel, retrained: SavedModel, k: int = 10, max_users:
 
 
 def _lists(saved: SavedModel, user_ids: np.ndarray, k: int) -> list[list[object]]:
-    model = saved.recommender(pd.DataFrame({USER: user_ids}))
+    model = saved.recommender(user_ids)
     lists = rank.recommend(model, saved.histories(user_ids), k)
     return [list(saved.history.items.ids_of(row[row >= 0])) for row in lists.items]

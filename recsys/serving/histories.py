@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from recsys.data import pairs
 from recsys.data.weigh import add_pairs, aggregate_sorted, apply_type_weights, rescale_values
@@ -53,23 +54,29 @@ def add_events(
     """
     settings = saved.config.weigh
     # Arrays alone: a table of pandas takes longer than the scores of 27,000 items.
-    _, values, times, types = zip(*events, strict=True)
-    weights = np.ones(len(events))
-    if settings.events:
-        weights = np.array([1.0 if kind is None else settings.events.get(kind, np.nan) for kind in types])
-    is_used = (rows >= 0) & ~np.isnan(weights)
-    count = int(np.count_nonzero(is_used))
-    is_used &= weights != 0
-    if not is_used.any():
-        return history, count
-    value = np.array(values, dtype=np.float64)[is_used]
+    _, event_values, event_times, types = zip(*events, strict=True)
+    value = np.array(event_values, dtype=np.float64)
     if settings.rescales:
         value = rescale_values(value, settings)
-    value = apply_type_weights(value, weights[is_used])
-    time = np.array(times, dtype=np.float64)[is_used]
+    is_used = rows >= 0
+    count = int(np.count_nonzero(is_used))
+    if settings.events:
+        weights = np.array([1.0 if kind is None else settings.events.get(kind, np.nan) for kind in types])
+        is_used &= ~np.isnan(weights)
+        count = int(np.count_nonzero(is_used))
+        is_used &= weights != 0
+        value = apply_type_weights(value, weights)
+    if not is_used.any():
+        return history, count
+    value = value[is_used]
+    time = np.array(event_times, dtype=np.float64)[is_used]
     item = rows[is_used].astype(np.int32)
     begins, order = pairs.sort_events(np.zeros(len(item), dtype=np.int32), item, 1, time, value)
     columns = aggregate_sorted(begins, order, item, time, value, settings.aggregate)
+    if not history.values.nnz:
+        _, items, values, times = columns
+        indptr = np.array([0, len(items)], dtype=np.int32)
+        return Histories(csr_array((values, items, indptr), shape=history.shape), times), count
     new_pairs = Interactions(_ONE_USER, saved.history.items, *columns)
     return add_pairs(_interactions(history, saved.history.items), new_pairs, settings.aggregate).histories(), count
 

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from itertools import compress
 from pathlib import Path
 from typing import Any
@@ -154,12 +155,12 @@ class ServedModel:
         Raises:
             InputError, ConfigError: a rule or an attribute does not fit the bundle.
         """
-        users = self._user_table(request)
+        users = self._users(request)
         history, new_events, unknown = self._history(request, events)
         candidates = self._candidates(request, unknown)
         rules = None
         if request.rules is not None:
-            rules = self._compile(request.rules, users)
+            rules = self._compile(request.rules, _user_id(request))
             unknown += [str(item) for name, ids in rules.unknown.items() if "users" not in name for item in ids]
         length = request.k if exploration is None else rerank.pool_size(request.k)
         lists = self.saved.recommend(users, length, histories=history, candidates=candidates, rules=rules)
@@ -181,7 +182,7 @@ class ServedModel:
         }
         if request.reasons:
             recommender = self.saved.recommender(users, use_stored_factors=history is None)
-            known_history = self.saved.histories(users[USER]) if history is None else history
+            known_history = self.saved.histories([_user_id(request)]) if history is None else history
             for item in answer["items"]:
                 row = self.item_row(item["item"])
                 item["reason"] = explain_score(self.saved.name, recommender, self.reasons, known_history, row).sentence
@@ -195,15 +196,16 @@ class ServedModel:
     def _user_row(self, user: str | None) -> int:
         return -1 if user is None else int(self.saved.history.users.rows([user])[0])
 
-    def _user_table(self, request: ListRequest) -> pd.DataFrame:
-        """Return the user of a request as a table of one row, with the attributes of the request.
+    def _users(self, request: ListRequest) -> list[str] | pd.DataFrame:
+        """Return the user of a request, as a table of one row if the request has attributes.
 
         Raises:
             InputError: the bundle has no segments, or they do not use such an attribute.
         """
-        table = pd.DataFrame({USER: [NOBODY if request.user is None else request.user]}, dtype=object)
+        user_ids = [_user_id(request)]
+        # A table of pandas takes as long as the scores of 27,000 items.
         if not request.attributes:
-            return table
+            return user_ids
         segments = self.saved.segments
         if segments is None:
             raise InputError("attributes: this bundle has no segments, so nothing is known of users with attributes.")
@@ -212,7 +214,7 @@ class ServedModel:
                 raise InputError(
                     f"attributes: {name!r} is not a column of the segments.{suggest_nearest(name, segments.columns)}"
                 )
-        return table.assign(**request.attributes)
+        return pd.DataFrame({USER: user_ids}, dtype=object).assign(**request.attributes)
 
     def _history(self, request: ListRequest, events: Sequence[UserEvent]) -> tuple[Histories | None, int, list[str]]:
         """Return the history of a request's user, the number of new events in it, and unknown items.
@@ -227,8 +229,8 @@ class ServedModel:
         new_events = [*events, *sent]
         if not new_events:
             return None, 0, []
-        history = self.saved.histories([NOBODY if request.user is None else request.user])
-        rows = self.saved.history.items.rows(np.array([event[0] for event in new_events], dtype=object))
+        history = self._no_history if request.user is None else self.saved.histories([request.user])
+        rows = self.saved.history.items.rows([event[0] for event in new_events])
         stored = len(events)
         unknown = [event[0] for event, row in zip(sent, rows[stored:].tolist(), strict=True) if row < 0]
         is_new = is_new_to(history, rows[:stored], new_events[:stored]) + [True] * len(sent)
@@ -237,6 +239,10 @@ class ServedModel:
             return None, 0, unknown
         extended, count = add_events(self.saved, history, rows[is_new], new_events)
         return (extended if count else None), count, unknown
+
+    @cached_property
+    def _no_history(self) -> Histories:
+        return self.saved.histories([NOBODY])
 
     def _check_event_types(self, events: list[UserEvent]) -> None:
         weights = self.saved.config.weigh.events
@@ -268,11 +274,11 @@ class ServedModel:
         return candidates
 
     def _known_rows(self, items: list[str], unknown: list[str]) -> np.ndarray:
-        rows = self.saved.history.items.rows(np.array(items, dtype=object))
+        rows = self.saved.history.items.rows(items)
         unknown += [item for item, row in zip(items, rows, strict=True) if row < 0]
         return rows[rows >= 0]
 
-    def _compile(self, rules: Rules, users: pd.DataFrame) -> CompiledRules:
+    def _compile(self, rules: Rules, user_id: str) -> CompiledRules:
         """Return rules as arrays. The last ones are kept, because a shop asks with the same rules again.
 
         Raises:
@@ -281,7 +287,7 @@ class ServedModel:
         key = rules.model_dump_json()
         # Which user a row is matters only for items that are denied for some users.
         if rules.deny_for:
-            return compile_rules(rules, IdMap.of(users[USER]), self.saved.history.items, self.saved.items)
+            return compile_rules(rules, IdMap.of([user_id]), self.saved.history.items, self.saved.items)
         if key not in self._rules:
             nobody = IdMap.of([NOBODY])
             self._rules[key] = compile_rules(rules, nobody, self.saved.history.items, self.saved.items)
@@ -363,7 +369,7 @@ class ServedModel:
         """Return why a user gets an item, by the history that :meth:`recommend` uses too."""
         request = ListRequest(user=user)
         extended, _, _ = self._history(request, events)
-        users = self._user_table(request)
+        users = self._users(request)
         history = self.saved.histories([user]) if extended is None else extended
         recommender = self.saved.recommender(users, use_stored_factors=extended is None)
         explained = explain_score(self.saved.name, recommender, self.reasons, history, row)
@@ -434,6 +440,10 @@ class ServedModel:
         history, least_like = restore_values(self.saved.history, self.saved.config, None, lambda sentence: None)
         self._onboarding = Onboarding(like=least_like).fit(history)
         return self._onboarding
+
+
+def _user_id(request: ListRequest) -> str:
+    return NOBODY if request.user is None else request.user
 
 
 def history_events(entries: list[HistoryEntry | str], now: float) -> list[UserEvent]:

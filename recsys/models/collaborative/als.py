@@ -16,7 +16,7 @@ from recsys.als.parameters import ALSParameters
 from recsys.errors import InputError
 from recsys.logging import log_phase, logger
 from recsys.models.collaborative.fading import Fading, fading_weights
-from recsys.models.collaborative.linear import liked, liked_columns
+from recsys.models.collaborative.linear import liked_columns
 from recsys.parameters import STRICT
 from recsys.recommender import Explanation, Recommender
 from recsys.types import Features, Histories, Interactions
@@ -139,13 +139,15 @@ class ALS(Fading, ALSParameters, Recommender):
         ``users`` is not used.
         """
         scores = linalg.product(self.user_factors(histories), self.item_factors_.T)
-        scores[:, ~self.known_] = np.nan
+        if not self.known_.all():
+            scores[:, ~self.known_] = np.nan
         scores[~self.can_score(histories)] = np.nan
         return scores
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return bool[m]: whether each of m histories has a liked item that has a factor."""
-        return np.diff(liked(histories.values, self.known_, binary=True).indptr) > 0
+        is_used = (histories.values.data > 0) & self.known_[histories.values.indices]
+        return histories.count_entries(is_used) > 0
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
         """Return what each entry of one history adds to the score of ``item``.
@@ -169,6 +171,8 @@ class ALS(Fading, ALSParameters, Recommender):
         """Return the values of the histories, csr (m, items), with each like multiplied by its
         fading weight."""
         values = histories.values
+        if histories.times is None or (self.decay == 1 and self.recency_days is None):
+            return values
         counted = values.data > 0
         data = values.data.copy()
         data[counted] *= fading_weights(histories, counted, self.decay, self.recency_days)
