@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
@@ -16,6 +17,28 @@ import numpy as np
 
 from recsys.errors import InputError
 from recsys.types import Features, Interactions
+
+MEAN_PART = "mean of all ratings"
+USER_PART = "bias of the user"
+ITEM_PART = "bias of the item"
+MATCH_PART = "product of the factors of user and item"
+SIMILAR_PART = "the user's ratings of similar items"
+"""Names of parts in the explanations of several models."""
+
+
+@dataclass(frozen=True)
+class RatingExplanation:
+    """The parts that add up to one predicted rating.
+
+    Attributes:
+        parts: name -> what this part adds. Their sum is the prediction, up to rounding. Empty if the
+            model has no opinion on the pair, or cannot explain its prediction.
+        ratings: row of an item -> what the user's own rating of this item adds. Their sum is the
+            last of the ``parts``. Empty if the model does not compare items.
+    """
+
+    parts: dict[str, float]
+    ratings: dict[int, float] = field(default_factory=dict)
 
 
 class RatingModel(ABC):
@@ -78,6 +101,14 @@ class RatingModel(ABC):
             users, items: as for :meth:`predict`.
         """
         return np.full(len(users), np.nan)
+
+    def explain(self, user: int, item: int) -> RatingExplanation:
+        """Return the parts of the predicted rating of one pair. By default there are none.
+
+        Args:
+            user, item: the row of the user and of the item in train, -1 if it does not have them.
+        """
+        return RatingExplanation({})
 
 
 def predict_ratings(model: RatingModel, users: np.ndarray, items: np.ndarray) -> np.ndarray:

@@ -156,7 +156,7 @@ def test_the_report_and_the_verdict(runs, capsys):
     assert table.index("knn") < table.index("biases") < table.index("| mean")
 
 
-def test_predictions_are_clipped_to_the_scale_and_counted(runs):
+def test_predictions_are_clipped_to_the_scale_and_counted(runs, capsys):
     config = raw(runs, "narrow", {"rule": "fraction"}, judge={"task": "ratings", "scale": [2.5, 3.2]})
     metrics = run(parse_config(config))
     table = RunFolder.open(runs / "narrow").read_table(run_files.predictions("biases"))
@@ -167,6 +167,13 @@ def test_predictions_are_clipped_to_the_scale_and_counted(runs):
     words = ["predict", str(runs / "narrow"), str(runs / "pairs.csv"), "--model", "biases"]
     assert run_verb([*words, "--out", str(runs / "predicted.csv")]) == 0
     np.testing.assert_allclose(pd.read_csv(runs / "predicted.csv")["score"], table["score"], rtol=1e-12)
+    [pair] = table[table["score"] == 3.2].head(1).to_dict("records")
+    pair_words = ["--user", str(pair["user_id"]), "--item", str(pair["item_id"])]
+    assert run_verb(["explain", str(runs / "narrow"), *pair_words, "--model", "biases"]) == 0
+    first, *parts = capsys.readouterr().out.splitlines()
+    assert first.startswith("biases: 3.2 for ")
+    assert float(first.split("clipped from ")[1].split()[0]) > 3.2
+    assert sum(float(line.split()[0]) for line in parts) > 3.2
 
 
 def test_verbs_of_lists_refuse_such_a_run(runs, capsys):
@@ -220,6 +227,39 @@ def test_predict_gives_the_ratings_of_a_table_of_pairs(runs, tmp_path, capsys):
     assert (tmp_path / "mine.csv").read_text() == "my notes\n"
 
 
+def test_explain_gives_the_parts_of_a_predicted_rating(runs, capsys):
+    folder = RunFolder.open(runs / "fraction")
+    judged = folder.read_table(run_files.predictions("rating_knn"))
+    counted = judged[(judged["source"] == "rating_knn") & judged["score"].between(0.6, 4.9)]
+    [pair] = counted.head(1).to_dict("records")
+    words = ["explain", str(runs / "fraction"), "--user", str(pair["user_id"]), "--item", str(pair["item_id"])]
+    assert run_verb([*words, "--model", "rating_knn"]) == 0
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert float(first.split()[1]) == pytest.approx(pair["score"], abs=1e-4)
+    of_items = [float(line.split()[0]) for line in lines if "rating of" in line]
+    parts = [float(line.split()[0]) for line in lines if "rating of" not in line]
+    assert sum(parts) == pytest.approx(pair["score"], abs=1e-5)
+    assert sum(of_items) == pytest.approx(parts[-1], abs=1e-5)
+    assert 0 < len(of_items) <= 5
+    train = folder.read_table(run_files.TRAIN)
+    rated = train["item_id"][train["user_id"] == pair["user_id"]].astype(str)
+    assert {line.split()[-1] for line in lines if "rating of" in line} <= set(rated)
+
+
+def test_explain_says_who_predicts_for_a_stranger(runs, capsys):
+    folder = RunFolder.open(runs / "fraction")
+    [[expected]] = [biases_by_loops(folder.read_table(run_files.TRAIN), [999], [2])]
+    words = ["explain", str(runs / "fraction"), "--user", "999", "--item", "2", "--model", "rating_knn"]
+    assert run_verb(words) == 0
+    said = capsys.readouterr()
+    assert "rating_knn: no opinion on this pair, so biases predicts" in said.out
+    assert float(said.out.splitlines()[1].split()[1]) == pytest.approx(expected, abs=1e-4)
+    assert "user 999: no history" in said.err
+    assert run_verb([*words[:-1], "bias"]) == 2
+    assert run_verb([*words[:4], "--item", "nothing"]) == 2
+    assert "no item 'nothing' in this run" in capsys.readouterr().err
+
+
 def test_a_bundle_predicts_as_its_run_does_and_makes_no_lists(runs, tmp_path, capsys):
     judged = RunFolder.open(runs / "fraction").read_table(run_files.predictions("rating_knn"))
     pairs = judged[["user_id", "item_id"]].astype(str)
@@ -237,7 +277,9 @@ def test_a_bundle_predicts_as_its_run_does_and_makes_no_lists(runs, tmp_path, ca
     capsys.readouterr()
     assert run_verb([*words, "--model", "mean"]) == 2
     assert "a bundle of model rating_knn, not of mean" in " ".join(capsys.readouterr().err.split())
-    for verb in (["recommend", bundle, "--user", "1"], ["explain", bundle, "--user", "1", "--item", "1"]):
+    assert run_verb(["explain", bundle, "--user", "1", "--item", "1"]) == 0
+    assert run_verb(["explain", bundle, "--user", "1", "--item", "1", "--model", "mean"]) == 2
+    for verb in (["recommend", bundle, "--user", "1"], ["similar", bundle, "1"]):
         assert run_verb(verb) == 2
         assert "predict ratings and make no lists" in " ".join(capsys.readouterr().err.split())
     with pytest.raises(RunFolderError, match="predict ratings and make no lists"):

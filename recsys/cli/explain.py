@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from recsys.cli.application import LISTS, app
-from recsys.cli.console import out
+from recsys.cli.console import log, out
 from recsys.cli.options import ModelName, OwnModels, RunOrBundle
+from recsys.cli.rating_runs import are_rating_runs
 from recsys.cli.saved_items import item_row, open_with_notice, report_unknown_users
+from recsys.locations import Location
 
 if TYPE_CHECKING:
     from recsys.report.reasons import Reasons
@@ -31,13 +33,24 @@ def explain(
     history items and this part together sum to it. If they do not, as for new items of a hybrid, a
     line says so.
 
+    With a run that predicts ratings, the parts add up to the rating that the user is predicted to
+    give.
+
     Example: recsys explain runs/demo --user u0001 --item f0007
     """
+    if are_rating_runs([run]):
+        explain_rating(run, user, item, k, model)
+    else:
+        explain_list_score(run, user, item, k, model)
+
+
+def explain_list_score(run: Location, user: str, item: str, k: int, model: str | None) -> None:
+    """Print why a user gets an item in a list. The arguments are those of the verb."""
     from recsys.report.reasons import Reasons, explain_score
 
     saved = open_with_notice(run, model, uses_history=True)
     history = saved.histories([user])
-    row = item_row(saved, item)
+    row = item_row(saved.history.items, saved.items, item)
     report_unknown_users(saved, [user])
     reasons = Reasons(saved.items)
     recommender = saved.recommender([user])
@@ -61,6 +74,33 @@ def explain(
         if explanation.constant:
             out.print(f"{explanation.constant:+.6f}  the item's own, the same for everyone")
     print_parts("feature", reasons.item_features(explanation.features, row), k)
+
+
+def explain_rating(run: Location, user: str, item: str, k: int, model: str | None) -> None:
+    """Print the parts of the rating that a model predicts. The arguments are those of the verb."""
+    from recsys.report.reasons import Reasons
+    from recsys.runfolder import RunFolder, damage_explained
+    from recsys.saved.rating_predictions import open_rating_model
+
+    with damage_explained(run):
+        saved = open_rating_model(RunFolder.open(run), model)
+    if model is None:
+        log.print(f"model: {saved.name} (another with --model)")
+    row = item_row(saved.history.items, saved.items, item)
+    report_unknown_users(saved, [user])
+    reasons = Reasons(saved.items)
+    name, predicted, explanation = saved.explain(user, row)
+    if name != saved.name:
+        out.print(f"{saved.name}: no opinion on this pair, so {name} predicts")
+    lowest, highest = saved.scale
+    clipped = min(max(predicted, lowest), highest)
+    note = "" if clipped == predicted else f", clipped from {predicted:.6g} to the scale"
+    out.print(f"{name}: {clipped:.6g} for {reasons.title(row)}{note}")
+    if not explanation.parts:
+        out.print(f"{name} does not say what its predictions are made of")
+    for part, added in explanation.parts.items():
+        out.print(f"{added:+.6f}  {part}")
+    print_parts("rating of", {_id_and_title(reasons, j): added for j, added in explanation.ratings.items()}, k)
 
 
 def _id_and_title(reasons: Reasons, row: int) -> str:

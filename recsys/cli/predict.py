@@ -29,12 +29,12 @@ def predict(
     from recsys.evaluation.topk_tables import read_truth
     from recsys.replacing import require_replaceable_file, starts_with
     from recsys.runfolder import RunFolder, damage_explained
-    from recsys.saved.rating_predictions import predict_pairs
+    from recsys.saved.rating_predictions import open_rating_model
 
     if save:
         require_replaceable_file(save, starts_with(FIRST_COLUMNS), "--out", [Path(pairs)])
     folder = RunFolder.open(run)
     table = read_truth(pairs)
     with damage_explained(run):
-        predicted = predict_pairs(folder, table, model)
+        predicted = open_rating_model(folder, model).predict(table)
     print_or_save(predicted.to_csv(index=False), save)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from recsys.saved.open_model import SavedModel
+    from recsys.saved.rating_predictions import SavedRatingModel
+    from recsys.types import IdMap
 
 MAX_NEAREST = 3
 """The largest number of similar names that a message suggests."""
@@ -50,26 +52,27 @@ def open_with_notice(run: Location, model: str | None, *, uses_history: bool = F
     return saved
 
 
-def item_row(saved: SavedModel, item: str) -> int:
+def item_row(ids_of_items: IdMap, items: pd.DataFrame, item: str) -> int:
     """Return the row of an item, which is named by its id, or by its title if only one item has it.
 
     Upper and lower case of titles do not matter.
 
     Args:
-        saved: the model, whose items are searched.
+        ids_of_items: the id map of the items.
+        items: the items table of a saved model: item_id, and title if there is one.
         item: the id or the title.
 
     Raises:
         InputError: there is no such item (the message has similar ids and titles), or several items
             have this title.
     """
-    row = int(saved.history.items.rows([item])[0])
+    row = int(ids_of_items.rows([item])[0])
     if row >= 0:
         return row
-    ids = saved.items["item_id"].astype(str).to_numpy(dtype=object)
+    ids = items["item_id"].astype(str).to_numpy(dtype=object)
     titles = np.full(len(ids), "", dtype=object)
-    if "title" in saved.items:
-        titles = saved.items["title"].fillna("").astype(str).to_numpy(dtype=object)
+    if "title" in items:
+        titles = items["title"].fillna("").astype(str).to_numpy(dtype=object)
     rows = [row for row, title in enumerate(titles) if title.casefold() == item.strip().casefold()]
     if len(rows) == 1:
         log.print(f"item {ids[rows[0]]}: {titles[rows[0]]}")
@@ -103,7 +106,7 @@ def user_row(saved: SavedModel, user: str) -> int:
     raise InputError(f"no user {user!r} with a history in this run.{hint}")
 
 
-def report_unknown_users(saved: SavedModel, user_ids: Iterable[Any]) -> None:
+def report_unknown_users(saved: SavedModel | SavedRatingModel, user_ids: Iterable[Any]) -> None:
     """Print on stderr which users have no history in the run, with similar ids.
 
     At most :data:`MAX_UNKNOWN` users have a line each. One more line has the number of the others.

@@ -44,7 +44,7 @@ def similar(
         raise ConfigError("similar: name one item, or one user with --user ID.")
     saved = open_with_notice(run, model, uses_history=True)
     if item is not None:
-        lists = items_that_go_with(saved, item_row(saved, item), k)
+        lists = items_that_go_with(saved, item_row(saved.history.items, saved.items, item), k)
         if first_member(saved.model).SCORES_EVERYONE:
             log.print(f"{saved.name} gives the same list for every item: choose another with --model")
         # The history belongs to no user, so the column with the placeholder id is dropped.

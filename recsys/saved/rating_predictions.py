@@ -1,7 +1,8 @@
-"""Ratings predicted by a saved model of a run with ``[judge] task = "ratings"``."""
+"""A saved model of a run with ``[judge] task = "ratings"``: its predictions, and the parts of one."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,49 +12,101 @@ from recsys import models, run_files
 from recsys.errors import RunFolderError, suggest_nearest
 from recsys.evaluation.settings import RATING_BASELINES
 from recsys.evaluation.testing.pick import pick_model
-from recsys.rating_model import predict_ratings
+from recsys.rating_model import RatingExplanation, RatingModel, predict_ratings
 from recsys.runfolder import RunFolder
-from recsys.saved.open_model import check_bundle
-from recsys.schema import ITEM, SCORE, SOURCE, SPREAD, USER, canonical_int64
-from recsys.types import IdMap
+from recsys.saved.open_model import check_bundle, read_history_and_items
+from recsys.schema import ITEM, SCORE, SOURCE, SPREAD, USER
+from recsys.types import IdMap, Interactions
 
 
-def predict_pairs(run: RunFolder, pairs: pd.DataFrame, name: str | None = None) -> pd.DataFrame:
-    """Return the predicted rating of each (user, item) pair, in the order of the pairs.
+@dataclass(frozen=True)
+class SavedRatingModel:
+    """A saved model that predicts ratings, with its fallback, the biases or ``text_score``.
 
-    The columns are user_id, item_id, score, source, and ``spread`` of a model that has one. As in the
-    run, its fallback (the biases, or with reviews ``text_score``) predicts where the model has no
-    opinion, and predictions are clipped to the scale.
-    A user or an item that the run does not know has no bias.
+    Attributes:
+        name: the name of the model.
+        model: the model, fitted on train.
+        fallback_name: the name of the model that predicts where ``model`` has no opinion.
+        fallback: that model.
+        history: the ratings of train, whose users and items the models know.
+        items: the items table, row i describes item i of the history.
+        scale: the smallest and the largest prediction.
+    """
+
+    name: str
+    model: RatingModel
+    fallback_name: str
+    fallback: RatingModel
+    history: Interactions
+    items: pd.DataFrame
+    scale: tuple[float, float]
+
+    def predict(self, pairs: pd.DataFrame) -> pd.DataFrame:
+        """Return the predicted rating of each (user, item) pair, in the order of the pairs.
+
+        The columns are user_id, item_id, score, source, and ``spread`` of a model that has one. As in
+        the run, the fallback predicts where the model has no opinion, and predictions are clipped to
+        the scale. A user or an item that the run does not know has no bias.
+
+        Args:
+            pairs: user_id and item_id.
+        """
+        users = _rows(self.history.users, pairs[USER])
+        items = _rows(self.history.items, pairs[ITEM])
+        predicted = predict_ratings(self.model, users, items)
+        has_opinion = ~np.isnan(predicted)
+        score = np.where(has_opinion, predicted, predict_ratings(self.fallback, users, items))
+        table = pd.DataFrame(
+            {
+                USER: pairs[USER].to_numpy(),
+                ITEM: pairs[ITEM].to_numpy(),
+                SCORE: np.clip(score, *self.scale),
+                SOURCE: np.where(has_opinion, self.name, self.fallback_name),
+            }
+        )
+        if self.model.HAS_SPREAD:
+            table[SPREAD] = self.model.spread(users, items)
+        return table
+
+    def explain(self, user: str, item_row: int) -> tuple[str, float, RatingExplanation]:
+        """Return the name of the model that predicts a pair, its prediction before it is clipped, and the parts of it.
+
+        Args:
+            user: the id of a user, who may be unknown.
+            item_row: the row of the item.
+        """
+        users = _rows(self.history.users, [user])
+        items = np.array([item_row])
+        name, model = self.name, self.model
+        [predicted] = predict_ratings(model, users, items)
+        if np.isnan(predicted):
+            name, model = self.fallback_name, self.fallback
+            [predicted] = predict_ratings(model, users, items)
+        return name, float(predicted), model.explain(int(users[0]), item_row)
+
+
+def open_rating_model(run: RunFolder, name: str | None = None) -> SavedRatingModel:
+    """Open and return a saved model that predicts ratings.
 
     Args:
-        pairs: user_id and item_id.
+        run: a run with ``[judge] task = "ratings"``, or a bundle of one.
         name: the model. None: that of the bundle, or the best one of the run.
 
     Raises:
         RunFolderError: the run makes lists and predicts no ratings, or it has no such model.
     """
     name = rating_model_name(run, name)
-    metrics = run.read_object(run_files.METRICS, about=dict)
-    users = _rows(IdMap.of(run.read_table(run_files.HISTORY, [USER])[USER]), pairs[USER])
-    items = _rows(IdMap.of(run.read_table(run_files.ITEMS, [ITEM])[ITEM]), pairs[ITEM])
-    model = models.load(run.local(run_files.model_folder(name)))
     fallback_name = fallback_of_run(run)
-    fallback = models.load(run.local(run_files.model_folder(fallback_name)))
-    predicted = predict_ratings(model, users, items)
-    has_opinion = ~np.isnan(predicted)
-    score = np.where(has_opinion, predicted, predict_ratings(fallback, users, items))
-    table = pd.DataFrame(
-        {
-            USER: pairs[USER].to_numpy(),
-            ITEM: pairs[ITEM].to_numpy(),
-            SCORE: np.clip(score, *metrics["about"]["scale"]),
-            SOURCE: np.where(has_opinion, name, fallback_name),
-        }
+    history, items = read_history_and_items(run)
+    return SavedRatingModel(
+        name=name,
+        model=models.load(run.local(run_files.model_folder(name))),
+        fallback_name=fallback_name,
+        fallback=models.load(run.local(run_files.model_folder(fallback_name))),
+        history=history,
+        items=items,
+        scale=tuple(run.read_object(run_files.METRICS, about=dict)["about"]["scale"]),
     )
-    if model.HAS_SPREAD:
-        table[SPREAD] = model.spread(users, items)
-    return table
 
 
 def is_of_ratings(run: RunFolder) -> bool:
@@ -97,8 +150,4 @@ def fallback_of_run(run: RunFolder) -> str:
 
 def _rows(ids: IdMap, external_ids: Any) -> np.ndarray:
     """Return the row of each external id, -1 where the run does not have it."""
-    texts = pd.Series(external_ids).astype(object).astype(str)
-    if ids.dtype.kind not in "iu":
-        return ids.rows(texts.to_numpy(dtype=object))
-    numbers, is_canonical = canonical_int64(texts)
-    return np.where(is_canonical, ids.rows(numbers), -1)
+    return ids.rows(pd.Series(external_ids).astype(object).astype(str).to_numpy(dtype=object))

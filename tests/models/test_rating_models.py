@@ -87,6 +87,37 @@ def test_what_every_model_keeps_to(kind, tmp_path):
     assert np.isfinite(model.spread(users, items)).any() == model.HAS_SPREAD
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_parts_of_a_prediction_add_up_to_it(kind):
+    train = ratings()
+    model = fitted(kind, train)
+    pairs = [(0, 0), (1, 1), (7, 3), (30, 12), (-1, 2), (3, -1), (39, 4), (3, 24)]
+    for user, item in pairs:
+        explanation = model.explain(user, item)
+        [predicted] = model.predict(np.array([user]), np.array([item]))
+        if np.isnan(predicted):
+            assert explanation.parts == {}
+            continue
+        assert sum(explanation.parts.values()) == pytest.approx(predicted, abs=2e-6)
+        assert (kind == "rating_knn") == bool(explanation.ratings)
+        if explanation.ratings:
+            assert sum(explanation.ratings.values()) == pytest.approx([*explanation.parts.values()][-1], abs=1e-12)
+            assert set(explanation.ratings) <= set(train.item[train.user == user])
+
+
+def test_few_neighbours_explain_by_the_most_similar_items():
+    """With two neighbours the two ratings that count are among those of the model without a limit."""
+    train = ratings()
+    every = models.build_rating_model("rating_knn", {"neighbours": 99, "damping": 0.0}).fit(train)
+    two = models.build_rating_model("rating_knn", {"neighbours": 2, "damping": 0.0}).fit(train)
+    for user, item in [(0, 0), (5, 9), (20, 3)]:
+        explained = two.explain(user, item)
+        [predicted] = two.predict(np.array([user]), np.array([item]))
+        assert len(explained.ratings) == 2
+        assert set(explained.ratings) == set(list(every.explain(user, item).ratings)[:2])
+        assert sum(explained.parts.values()) == pytest.approx(predicted, abs=1e-12)
+
+
 def test_kinds_of_lists_and_of_ratings_are_told_apart():
     with pytest.raises(ConfigError, match="predicts ratings and makes no lists"):
         models.build("bpmf", {})

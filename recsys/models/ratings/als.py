@@ -12,7 +12,7 @@ from recsys.als.solvers import als_half_step
 from recsys.linalg import one_blas_thread
 from recsys.logging import log_phase
 from recsys.parameters import STRICT
-from recsys.rating_model import RatingModel
+from recsys.rating_model import ITEM_PART, MATCH_PART, MEAN_PART, USER_PART, RatingExplanation, RatingModel
 from recsys.types import Features, Interactions
 
 
@@ -120,3 +120,18 @@ class RatingALS(RatingModel):
         y = self.item_factors_[items[is_known]]
         predicted[is_known] = self.mean_[0] + x[:, 0] + y[:, 0] + np.einsum("pf,pf->p", x[:, 1:], y[:, 1:])
         return predicted
+
+    def explain(self, user: int, item: int) -> RatingExplanation:
+        """Return the parts of one prediction: the mean, the two biases, and the product of the factors."""
+        if np.isnan(self.predict(np.array([user]), np.array([item]))[0]):
+            return RatingExplanation({})
+        x = self.user_factors_[user]
+        y = self.item_factors_[item]
+        return RatingExplanation(
+            {
+                MEAN_PART: float(self.mean_[0]),
+                USER_PART: float(x[0]),
+                ITEM_PART: float(y[0]),
+                MATCH_PART: float(x[1:] @ y[1:]),
+            }
+        )

@@ -9,7 +9,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from recsys.parameters import STRICT
-from recsys.rating_model import RatingModel
+from recsys.rating_model import ITEM_PART, MEAN_PART, USER_PART, RatingExplanation, RatingModel
 from recsys.types import Features, Interactions
 
 
@@ -31,6 +31,10 @@ class Mean(RatingModel):
             users, items: int[m], of which only the length is used.
         """
         return np.full(len(users), self.mean_[0])
+
+    def explain(self, user: int, item: int) -> RatingExplanation:
+        """Return the one part of the prediction: the mean of all ratings."""
+        return RatingExplanation({MEAN_PART: float(self.mean_[0])})
 
 
 @dataclass(config=STRICT)
@@ -98,3 +102,13 @@ class Biases(RatingModel):
         """
         # The last entry is for row -1.
         return self.mean_[0] + np.append(self.user_bias_, 0.0)[users] + np.append(self.item_bias_, 0.0)[items]
+
+    def explain(self, user: int, item: int) -> RatingExplanation:
+        """Return the parts of one prediction: the mean and the two biases."""
+        return RatingExplanation(
+            {
+                MEAN_PART: float(self.mean_[0]),
+                USER_PART: float(np.append(self.user_bias_, 0.0)[user]),
+                ITEM_PART: float(np.append(self.item_bias_, 0.0)[item]),
+            }
+        )

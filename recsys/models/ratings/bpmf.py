@@ -18,7 +18,7 @@ from recsys.linalg import one_blas_thread
 from recsys.logging import log_phase
 from recsys.models.ratings.gibbs import draw_factors, pair_scores
 from recsys.parameters import STRICT
-from recsys.rating_model import RatingModel
+from recsys.rating_model import ITEM_PART, MATCH_PART, MEAN_PART, USER_PART, RatingExplanation, RatingModel
 from recsys.types import Features, IdMap, Interactions
 
 PAIRS = 1 << 16
@@ -179,6 +179,23 @@ class BPMF(RatingModel):
         those of :meth:`predict`.
         """
         return np.sqrt(self._moments(users, items)[1] + self.noise_.mean())
+
+    def explain(self, user: int, item: int) -> RatingExplanation:
+        """Return the parts of one prediction, each the mean over the draws: the mean of all ratings, the two
+        biases, and the product of the factors.
+        """
+        if np.isnan(self.predict(np.array([user]), np.array([item]))[0]):
+            return RatingExplanation({})
+        x = self.user_draws_[:, user].astype(np.float64)
+        y = self.item_draws_[:, item].astype(np.float64)
+        return RatingExplanation(
+            {
+                MEAN_PART: float(self.mean_[0]),
+                USER_PART: float(x[:, 0].mean()),
+                ITEM_PART: float(y[:, 0].mean()),
+                MATCH_PART: float((x[:, 1:] * y[:, 1:]).sum(axis=1).mean()),
+            }
+        )
 
     def _moments(self, users: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the mean and the variance over the draws of each pair, float64[m] each."""

@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 from recsys.models.ratings.biases import Biases
 from recsys.models.ratings.common_raters import predict_deviations
 from recsys.parameters import STRICT
-from recsys.rating_model import RatingModel
+from recsys.rating_model import ITEM_PART, MEAN_PART, SIMILAR_PART, USER_PART, RatingExplanation, RatingModel
 from recsys.types import Features, Interactions
 
 
@@ -88,3 +88,49 @@ class RatingKNN(RatingModel):
         )
         predicted[rows] = self.mean_[0] + self.user_bias_[pair_users] + self.item_bias_[pair_items] + deviation
         return predicted
+
+    def explain(self, user: int, item: int) -> RatingExplanation:
+        """Return the parts of one prediction: the mean, the two biases, and the user's ratings of similar items.
+
+        The last part is the sum over the similar items j that count of s_ij · e_uj / (damping + Σ_j s_ij), with
+        the similarities s and the deviations e of :func:`predict_deviations`.
+        """
+        similar, deviation, similarity = self._similar_rated_items(user, item)
+        if not len(similar):
+            return RatingExplanation({})
+        added = similarity * deviation / (self.damping + similarity.sum())
+        parts = {
+            MEAN_PART: float(self.mean_[0]),
+            USER_PART: float(self.user_bias_[user]),
+            ITEM_PART: float(self.item_bias_[item]),
+            SIMILAR_PART: float(added.sum()),
+        }
+        return RatingExplanation(parts, dict(zip(similar.tolist(), added.tolist(), strict=True)))
+
+    def _similar_rated_items(self, user: int, item: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the items of the user that count for a prediction: rows, deviations and similarities, best first."""
+        deviation_of = np.full(len(self.user_bias_), np.nan)
+        is_of_item = self.item_ == item
+        deviation_of[self.user_[is_of_item]] = self.deviation_[is_of_item]
+        rated = np.flatnonzero((self.user_ == user) & (self.item_ != item))
+        similarity = np.array([self._similarity(deviation_of, int(self.item_[entry])) for entry in rated])
+        best_first = np.lexsort((self.item_[rated], -similarity))[: self.neighbours]
+        counts = best_first[similarity[best_first] > 0]
+        return self.item_[rated[counts]], self.deviation_[rated[counts]], similarity[counts]
+
+    def _similarity(self, deviation_of: np.ndarray, item: int) -> float:
+        """Return the similarity of an item to another one.
+
+        Args:
+            deviation_of: float64[users], the deviation of each user's rating of the other item, NaN without one.
+            item: the row of the item.
+        """
+        entries = np.flatnonzero(self.item_ == item)
+        entries = entries[~np.isnan(deviation_of[self.user_[entries]])]
+        e_i = deviation_of[self.user_[entries]]
+        e_j = self.deviation_[entries]
+        product = float(e_i @ e_j)
+        if not product > 0:
+            return 0.0
+        n = len(entries)
+        return n / (n + self.shrink) * product / float(np.sqrt((e_i @ e_i) * (e_j @ e_j)))

@@ -13,7 +13,7 @@ from scipy.optimize import nnls
 
 from recsys.data.hashing import hash_words, to_unit_interval
 from recsys.parameters import STRICT, check_nested
-from recsys.rating_model import RatingModel, predict_ratings
+from recsys.rating_model import RatingExplanation, RatingModel, predict_ratings
 from recsys.types import Features, Interactions
 
 HOLD_OUT_SALT = 0x737461636B
@@ -119,6 +119,16 @@ class Stack(RatingModel):
         added = _added_by_parts(self.members, users, items)
         base = next(iter(self.members.values()))
         return base.predict(users, items) + added @ self.weights_
+
+    def explain(self, user: int, item: int) -> RatingExplanation:
+        """Return the parts of one prediction: those of the base, and the weighted term of each part of the stack."""
+        explanation = next(iter(self.members.values())).explain(user, item)
+        [added] = _added_by_parts(self.members, np.array([user]), np.array([item]))
+        terms = {
+            f"{name}, weight {weight:.3f}": float(weight * difference)
+            for name, weight, difference in zip(self.parts, self.weights_, added, strict=True)
+        }
+        return RatingExplanation(explanation.parts | terms)
 
 
 def build_part(name: str, settings: dict[str, Any], seed: int) -> RatingModel:
