@@ -163,7 +163,9 @@ class Engine(ABC):
         """
         lines = []
         for name, settings in self.config.models.items():
-            parts = {name: settings} | {f"{name}.parts.{part}": own for part, own in _parts_of(settings).items()}
+            parts = {name: settings} | {
+                f"{name}.parts.{part}": part_settings for part, part_settings in _parts_of(settings).items()
+            }
             for label, part in parts.items():
                 kind = part.get("model", label.rpartition(".")[2])
                 rank = part.get("rank", 1)

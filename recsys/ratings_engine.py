@@ -230,8 +230,8 @@ class RatingsEngine(Engine):
         for number in range(self.config.judge.refits):
             quarter = quarter_of_entries(part.train, self.config.seed, number)
             for share, two_parts in REFIT_QUARTERS.items():
-                fits = [self._predict_from_part(name, np.isin(quarter, quarters)) for quarters in two_parts]
-                refits[share].append(fits)
+                predictions = [self._predict_from_part(name, np.isin(quarter, quarters)) for quarters in two_parts]
+                refits[share].append(predictions)
         predicted = self._predictions[name].predicted[is_of_part]
         of_shares = {share: np.array(fits) for share, fits in refits.items()}
         self._refits[name] = describe_refits(of_shares, predicted, self.pairs.rating[is_of_part])

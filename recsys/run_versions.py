@@ -326,19 +326,19 @@ def _files_of(files: dict[str, FileStatus], version: str) -> dict[str, FileStatu
     return {name.removeprefix(prefix): status for name, status in files.items() if name.startswith(prefix)}
 
 
-def _remove_old_versions(folder: RemoteFolder, kept: set[str | None], replaced: str | None) -> None:
+def _remove_old_versions(folder: RemoteFolder, kept_versions: set[str | None], replaced: str | None) -> None:
     """Remove the versions that nobody needs any more.
 
     Args:
         folder: the folder of the run.
-        kept: the current version and the one before it.
+        kept_versions: the current version and the one before it.
         replaced: the version before these, or None. It is removed at once, the others when they are
             abandoned.
     """
     files = folder.list_files()
     # The clock of the store counts, which may differ from that of this machine.
     now = max((status.changed for status in files.values()), default=0.0)
-    versions = {name.partition("/")[0] for name in files} - kept
+    versions = {name.partition("/")[0] for name in files} - kept_versions
     for version in versions:
         old = _files_of(files, version)
         is_abandoned = max(status.changed for status in old.values()) < now - ABANDONED_DAYS * 86_400 if old else False

@@ -140,9 +140,9 @@ def nearest_names(word: str, names: Iterable[str]) -> list[str]:
     """
     names = list(names)
     spelling = normal_spelling(word)
-    alike = [name for name in names if normal_spelling(name) == spelling]
-    if alike or len(names) > MAX_COMPARED:
-        return alike[:MAX_NEAREST]
+    same_spelling = [name for name in names if normal_spelling(name) == spelling]
+    if same_spelling or len(names) > MAX_COMPARED:
+        return same_spelling[:MAX_NEAREST]
     return difflib.get_close_matches(word, names, n=MAX_NEAREST, cutoff=0.6)
 
 

@@ -151,8 +151,8 @@ def _read(source: Source, table: TableSchema, reading: ReadSettings) -> pd.DataF
             unknown or repeated, an id is missing, or a cell is not valid in its column.
     """
     # A mapped name counts in whichever of the two tables has it.
-    known = table.required + table.optional
-    mapping = {column: reading.columns.get(column, column) for column in known}
+    columns = table.required + table.optional
+    mapping = {column: reading.columns.get(column, column) for column in columns}
     if source.format(reading) == "parquet":
         try:
             frame = _parquet(source, table, mapping)

@@ -128,8 +128,8 @@ class ReviewScores:
         """
         if self.levels is None or self.cut_offs is None:
             return predicted
-        whole = self.levels[np.searchsorted(self.cut_offs, predicted, side="right").clip(max=len(self.levels) - 1)]
-        return np.where(np.isnan(predicted), np.nan, whole)
+        level = np.searchsorted(self.cut_offs, predicted, side="right").clip(max=len(self.levels) - 1)
+        return np.where(np.isnan(predicted), np.nan, self.levels[level])
 
     def explain(self, text: str) -> dict[str, float]:
         """Return what each word of a text adds to its predicted score, as a dict: word -> number.
@@ -199,17 +199,18 @@ def scores_of_items(item_ids: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
     np.minimum.at(smallest, item, scores)
     if (scores == smallest[item]).all():
         return table
-    within = float(((scores - mean[item]) ** 2).sum()) / (len(scores) - len(n))
+    within_variance = float(((scores - mean[item]) ** 2).sum()) / (len(scores) - len(n))
     if len(n) == 1:
-        return table.assign(error=np.sqrt(within / n))
+        return table.assign(error=np.sqrt(within_variance / n))
     between_sum = float((n * (mean - np.average(mean, weights=n)) ** 2).sum())
-    # The expectation of the sum is (items - 1) within + (reviews - sum of n^2 / reviews) between.
-    between = (between_sum - (len(n) - 1) * within) / (len(scores) - (n**2).sum() / len(scores))
-    between = max(between, 0.0)
-    precision = 1 / (between + within / n)
+    # The expectation of the sum is (items - 1) within_variance + (reviews - sum of n^2 / reviews)
+    # between_variance.
+    coefficient = len(scores) - (n**2).sum() / len(scores)
+    between_variance = max((between_sum - (len(n) - 1) * within_variance) / coefficient, 0.0)
+    precision = 1 / (between_variance + within_variance / n)
     overall = float(np.average(mean, weights=precision))
-    weight = between * precision
-    error = np.sqrt((1 - weight) * between + (1 - weight) ** 2 / precision.sum())
+    weight = between_variance * precision
+    error = np.sqrt((1 - weight) * between_variance + (1 - weight) ** 2 / precision.sum())
     return table.assign(score=overall + weight * (mean - overall), error=error)
 
 

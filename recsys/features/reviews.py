@@ -121,12 +121,12 @@ def add_review_columns(items: pd.DataFrame, reviews: Reviews, item_map: IdMap) -
         raise InputError(f"the items table has a column '{taken[0]}', which [data] reviews gives: rename it.")
     # A bar would make the column one of lists.
     texts = pd.Series(reviews.text, dtype=object).str.replace("|", " ", regex=False)
-    together = texts.groupby(reviews.item).agg(" ".join)
-    added = pd.DataFrame({ITEM: item_map.ids_of(together.index.to_numpy()), REVIEW_COLUMNS[0]: together.to_numpy()})
+    item_texts = texts.groupby(reviews.item).agg(" ".join)
+    added = pd.DataFrame({ITEM: item_map.ids_of(item_texts.index.to_numpy()), REVIEW_COLUMNS[0]: item_texts.to_numpy()})
     known_scores = reviews.score[np.isfinite(reviews.score)]
     if len(known_scores) >= LEAST_REVIEWS and np.ptp(known_scores) > 0:
         _, text_score = score_items(reviews, item_map)
-        added[REVIEW_COLUMNS[1]] = text_score[together.index]
+        added[REVIEW_COLUMNS[1]] = text_score[item_texts.index]
     return items.merge(added, on=ITEM, how="left")
 
 
@@ -159,8 +159,8 @@ def fill_ratings(train: Interactions, reviews: Reviews) -> tuple[Interactions, R
     filled = filled.groupby([USER, ITEM], as_index=False)[VALUE].mean().assign(**{TIME: -1})
     filled = filled.astype({USER: train.users.dtype if train.users.dtype.kind in "iu" else object})
     users = IdMap.of(train.users.ids, filled[USER])
-    together = pd.concat([interactions_to_table(train), filled], ignore_index=True)
-    with_filled = aggregate_events(together, "max", users, train.items)
+    all_ratings = pd.concat([interactions_to_table(train), filled], ignore_index=True)
+    with_filled = aggregate_events(all_ratings, "max", users, train.items)
     marked = Reviews(
         user=users.rows(reviews.user_ids),
         item=reviews.item,
@@ -181,9 +181,9 @@ def find_entries(interactions: Interactions, users: np.ndarray, items: np.ndarra
     columns = len(interactions.items)
     # Entries are sorted by user and item, so their keys ascend.
     keys = interactions.user.astype(np.int64) * columns + interactions.item
-    wanted = users.astype(np.int64) * columns + items
-    position = np.searchsorted(keys, wanted).clip(max=max(len(keys) - 1, 0))
+    pair_keys = users.astype(np.int64) * columns + items
+    position = np.searchsorted(keys, pair_keys).clip(max=max(len(keys) - 1, 0))
     is_entry = (users >= 0) & (items >= 0)
     if len(keys):
-        is_entry &= keys[position] == wanted
+        is_entry &= keys[position] == pair_keys
     return np.where(is_entry & (len(keys) > 0), position, -1)

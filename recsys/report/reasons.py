@@ -78,7 +78,7 @@ class Reasons:
             sentence += f"; shares {', '.join(shared)}"
         return sentence
 
-    def shared_values(self, item: int, others: Sequence[int] | np.ndarray) -> list[str]:
+    def shared_values(self, item: int, other_items: Sequence[int] | np.ndarray) -> list[str]:
         """Return the attribute values that an item has in common with some other items.
 
         At most :data:`MAX_NAMES` values are returned: those that most of the other items have, the
@@ -88,14 +88,14 @@ class Reasons:
 
         Args:
             item: the row of the item.
-            others: the rows of the other items.
+            other_items: the rows of the other items.
         """
         shared: list[tuple[int, str]] = []
         for name in self.items.columns:
             if name in (ITEM, "title") or str(name).startswith("_"):
                 continue
             for value in self._values(str(name), item):
-                count = sum(value in self._values(str(name), int(row)) for row in others)
+                count = sum(value in self._values(str(name), int(row)) for row in other_items)
                 if not count:
                     continue
                 # A bare number says nothing to a reader.

@@ -83,15 +83,15 @@ class Workers:
         return 0
 
     def _start(self, number: int) -> None:
-        report, ready = self._context.Pipe(duplex=False)
+        receiver, sender = self._context.Pipe(duplex=False)
         process = self._context.Process(
-            target=_run_worker, args=(self._work, self._listener, number, ready), name=f"worker {number}"
+            target=_run_worker, args=(self._work, self._listener, number, sender), name=f"worker {number}"
         )
         process.start()
-        ready.close()
+        sender.close()
         self._processes[number] = process
         self._started[number] = time.monotonic()
-        self._ready[number] = report
+        self._ready[number] = receiver
 
     def _wait_until_ready(self, number: int) -> bool:
         """Return whether a worker came to listen, which is False if it ended before."""
@@ -149,7 +149,7 @@ class Workers:
             process.join()
 
 
-def _run_worker(work: Work, listener: socket.socket, number: int, ready: connection.Connection) -> None:
+def _run_worker(work: Work, listener: socket.socket, number: int, sender: connection.Connection) -> None:
     """Run one worker, and end the process with its exit code."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # Ctrl-C reaches the parent too, which then ends the workers.
@@ -157,8 +157,8 @@ def _run_worker(work: Work, listener: socket.socket, number: int, ready: connect
 
     def report_start() -> None:
         end_with_parent()
-        ready.send(number)
-        ready.close()
+        sender.send(number)
+        sender.close()
 
     try:
         work(listener, number, report_start)

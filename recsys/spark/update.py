@@ -169,13 +169,13 @@ def _with_ids_like(events: DataFrame, history: DataFrame) -> DataFrame:
         InputError: an id is not an integer, and all ids of the history are.
     """
     for column in (USER, ITEM):
-        wanted = history.schema[column].dataType.simpleString()
-        kind = events.schema[column].dataType.simpleString()
-        if kind == wanted:
+        id_type = history.schema[column].dataType.simpleString()
+        new_type = events.schema[column].dataType.simpleString()
+        if new_type == id_type:
             continue
-        if kind == "string":
+        if new_type == "string":
             raise InputError(f"the events: {column} is text, but the run has integers there: give ids of the run.")
-        events = events.withColumn(column, F.col(column).cast(wanted))
+        events = events.withColumn(column, F.col(column).cast(id_type))
     return events
 
 
@@ -196,13 +196,13 @@ def _merge(old: DataFrame, weighed: DataFrame, config: Config) -> DataFrame:
     method = config.weigh.aggregate
     new_pairs = _aggregate(weighed, method)
     touched = new_pairs.select(USER, ITEM)
-    both = old.join(touched, [USER, ITEM], "left_semi").unionByName(new_pairs)
+    touched_pairs = old.join(touched, [USER, ITEM], "left_semi").unionByName(new_pairs)
     unchanged = old.join(touched, [USER, ITEM], "left_anti")
     if not old.where(F.col(TIME) < 0).isEmpty() or TIME not in weighed.columns:
-        both = both.drop(TIME)
+        touched_pairs = touched_pairs.drop(TIME)
         unchanged = unchanged.withColumn(TIME, F.lit(-1).cast("long"))
     # Counts were made when the pairs were: from here on they add up.
-    combined = _aggregate(both, "sum" if method == "count" else method)
+    combined = _aggregate(touched_pairs, "sum" if method == "count" else method)
     return unchanged.unionByName(combined)
 
 

@@ -365,11 +365,11 @@ def cut_off_caution(metrics: Iterable[str], length: int) -> str:
     >>> cut_off_caution(["ndcg@10", "recall@20"], 10)
     'recall@20: lists have 10 places ([recommend] k), so no later place is judged. Raise k for more.'
     """
-    beyond = [name for name in metrics if (parse(name).k or 0) > length]
-    if not beyond:
+    too_deep = [name for name in metrics if (parse(name).k or 0) > length]
+    if not too_deep:
         return ""
     return (
-        f"{', '.join(beyond)}: lists have {length} places ([recommend] k), so no later place is judged. Raise k for"
+        f"{', '.join(too_deep)}: lists have {length} places ([recommend] k), so no later place is judged. Raise k for"
         " more."
     )
 

@@ -334,9 +334,9 @@ def principal_components(terms: csr_array, count: int) -> np.ndarray:
     else:
         # The start is fixed, so that a second fit gives the same numbers.
         start = np.ones(min(described.shape))
-        left, values, _ = svds(described, k=min(count, len(start) - 1), v0=start)
+        left_vectors, values, _ = svds(described, k=min(count, len(start) - 1), v0=start)
         is_kept = values > 1e-6 * values.max()
-        projected = (left * values)[:, is_kept]
+        projected = (left_vectors * values)[:, is_kept]
     components = np.full((terms.shape[0], projected.shape[1]), np.nan)
     components[has_terms] = projected
     return components

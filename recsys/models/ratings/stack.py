@@ -162,9 +162,9 @@ def keep_entries(train: Interactions, keep: np.ndarray) -> Interactions:
 
 def _added_by_parts(parts: Mapping[str, RatingModel], users: np.ndarray, items: np.ndarray) -> np.ndarray:
     """Return float64[m, parts]: the prediction of each part minus that of the base, 0 where it has none."""
-    base, *others = parts.values()
+    base, *further_models = parts.values()
     of_base = base.predict(users, items)
-    columns = [predict_ratings(model, users, items) - of_base for model in others]
+    columns = [predict_ratings(model, users, items) - of_base for model in further_models]
     return np.nan_to_num(np.column_stack(columns), nan=0.0)
 
 

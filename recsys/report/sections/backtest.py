@@ -79,8 +79,8 @@ def _differences(run: Run, folds: list[dict[str, Any]], metric: str, heads: list
     for name in run.models:
         if name != baseline:
             cells = [fold["differences"][name][metric] for fold in folds]
-            better = sum((cell["mean"] or 0) > 0 for cell in cells)
-            row = [name, *(format_mean(cell, sign=True) for cell in cells), f"{better} of {len(folds)}"]
+            n_better = sum((cell["mean"] or 0) > 0 for cell in cells)
+            row = [name, *(format_mean(cell, sign=True) for cell in cells), f"{n_better} of {len(folds)}"]
             if pooled is not None:
                 cell = pooled["differences"][name][metric]
                 row += [format_mean(cell, sign=True), _format(cell["p_holm"]), f"{cell['users']:,}"]
