@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from recsys.evaluation.testing.choose import ModelChoice
+    from recsys.evaluation.testing.compare import Comparison
     from recsys.types import Evaluation
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".gz", ".pq")
@@ -55,6 +56,25 @@ class Candidate:
     platform: str = ""
     pooled: Evaluation | None = None
     windows: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Which of several candidates to take, and by which comparison.
+
+    Attributes:
+        incumbent: the model that the others have to beat.
+        comparison: the comparison on the test.
+        deciding: the comparison that decides: over all folds of a backtest, else ``comparison``.
+        choice: the chosen model, with the reasons.
+        exempt: models about which no gate asks.
+    """
+
+    incumbent: str
+    comparison: Comparison
+    deciding: Comparison
+    choice: ModelChoice
+    exempt: frozenset[str] = frozenset()
 
 
 @app.command(rich_help_panel=DECISIONS)
@@ -100,10 +120,8 @@ def compare(
     Example: recsys compare runs/old runs/new --fail-if "ndcg@10 drops 0.01"
     """
     from recsys.evaluation.agreement.system_pairs import DEFAULT_MEASURES
-    from recsys.evaluation.testing.choose import choose_model, mean_agreement, most_changed_users
-    from recsys.evaluation.testing.compare import compare as compare_evaluations
+    from recsys.evaluation.testing.choose import mean_agreement, most_changed_users
     from recsys.evaluation.testing.gates import Gate, changes_from
-    from recsys.evaluation.testing.pick import baseline_differences, pick_model
 
     if not truth and are_rating_runs(runs):
         compare_rating_runs(runs, model, metrics, fail_if or [], as_json)
@@ -115,57 +133,33 @@ def compare(
         if metrics:
             candidates = [with_metrics(candidate, metrics) for candidate in candidates]
     evaluations = {candidate.evaluation.name: candidate.evaluation for candidate in candidates}
-    names = list(evaluations)
-    first = evaluations[names[0]]
-    primary = first.metrics[0]
+    metric_names = candidates[0].evaluation.metrics
     guards = comparable_guards(candidates)
     guard_names = {name for values in guards.values() for name in values}
-    gates = [Gate.parse(text, {*first.metrics, *guard_names, *DEFAULT_MEASURES}) for text in fail_if or []]
-
-    pooled = pooled_evaluations(candidates)
-    # Several runs are compared with the first. The models of one run are all compared with each
-    # other, and its best baseline is what they have to beat.
-    one_run = len(runs) == 1
-    incumbent = first.name
-    if one_run:
-        comparison = compare_evaluations(list(evaluations.values()), seed=seed)
-        run_metrics = RunFolder.open(runs[0]).read_json(run_files.METRICS)
-        incumbent = pick_model(run_metrics).baseline or first.name
-        choice = choose_in_run(run_metrics, guards)
-        compared_with = None
+    gates = [Gate.parse(text, {*metric_names, *guard_names, *DEFAULT_MEASURES}) for text in fail_if or []]
+    if len(runs) == 1:
+        decision = decide_in_run(RunFolder.open(runs[0]), candidates, guards, seed)
     else:
-        compared_with = incumbent
-        comparison = compare_evaluations(list(evaluations.values()), baseline=incumbent, seed=seed)
-    over_folds: dict[str, pd.DataFrame] = {}
-    deciding = comparison
-    if pooled:
-        # One window of time is less than all of them, so all of them decide.
-        deciding = compare_evaluations(pooled, baseline=compared_with, seed=seed)
-        over_folds[OVER_FOLDS] = deciding.differences
-        log.print("gates, and the choice between runs, are decided by the differences over all folds of the backtest")
-    if not one_run:
-        choice = choose_model(deciding, incumbent, primary, guards)
+        decision = decide_between_runs(candidates, guards, seed)
+    incumbent = decision.incumbent
+    choice = decision.choice
     lists = {candidate.evaluation.name: candidate.lists for candidate in candidates}
     rival = choice.pick
     if choice.pick == incumbent:
-        rival = next(name for name in reversed(names) if name != incumbent)
-    changed = most_changed_users(evaluations[incumbent], evaluations[rival], primary, lists)
+        rival = next(name for name in reversed(list(evaluations)) if name != incumbent)
+    changed = most_changed_users(evaluations[incumbent], evaluations[rival], metric_names[0], lists)
     agreement = mean_agreement(lists)
-    changes = changes_from(incumbent, deciding.differences, guards, agreement)
-    if one_run:
-        # A gate asks what the models of a run are worth. A baseline may be as poor as it likes.
-        baselines = baseline_differences(run_metrics)
-        changes = [change for change in changes if change.model not in baselines]
+    changes = changes_from(incumbent, decision.deciding.differences, guards, agreement)
     fired = [
         gate.describe(change)
         for gate in gates
         for change in changes
-        if gate.measure == change.measure and gate.fires(change)
+        if gate.measure == change.measure and change.model not in decision.exempt and gate.fires(change)
     ]
-    tables = {
-        "means": comparison.means,
-        "differences": comparison.differences,
-        **over_folds,
+    tables = {"means": decision.comparison.means, "differences": decision.comparison.differences}
+    if decision.deciding is not decision.comparison:
+        tables[OVER_FOLDS] = decision.deciding.differences
+    tables |= {
         "agreement": agreement,
         "guardrails": guards_table(guards),
         "most_changed": changed.rename(columns={"a": incumbent, "b": rival}),
@@ -177,9 +171,67 @@ def compare(
         for reason in choice.reasons:
             out.print(f"  {reason}")
         out.print()
-        print_tables(tables | {"means": comparison.table()}, primary)
+        print_tables(tables | {"means": decision.comparison.table()}, metric_names[0])
     if fired:
         raise GateFired("; ".join(fired))
+
+
+def decide_in_run(
+    run: RunFolder, candidates: list[Candidate], guards: dict[str, dict[str, float]], seed: int
+) -> Decision:
+    """Compare all models of one run with each other, and choose one of them.
+
+    The model to beat is the best baseline of the run. No gate asks about a baseline: it may be as
+    poor as it likes.
+
+    Args:
+        run: the run folder.
+        candidates: the models of the run.
+        guards: model -> guardrail -> value.
+        seed: the seed of the bootstrap.
+    """
+    from recsys.evaluation.testing.pick import baseline_differences, pick_model
+
+    comparison, deciding = _comparisons(candidates, None, seed)
+    metrics = run.read_json(run_files.METRICS)
+    incumbent = pick_model(metrics).baseline or candidates[0].evaluation.name
+    return Decision(
+        incumbent, comparison, deciding, choose_in_run(metrics, guards), frozenset(baseline_differences(metrics))
+    )
+
+
+def decide_between_runs(candidates: list[Candidate], guards: dict[str, dict[str, float]], seed: int) -> Decision:
+    """Compare the first candidate with each of the others, and choose one of all.
+
+    Args:
+        candidates: one model of each run, or the makers of tables of lists.
+        guards: model -> guardrail -> value.
+        seed: the seed of the bootstrap.
+    """
+    from recsys.evaluation.testing.choose import choose_model
+
+    first = candidates[0].evaluation
+    comparison, deciding = _comparisons(candidates, first.name, seed)
+    return Decision(first.name, comparison, deciding, choose_model(deciding, first.name, first.metrics[0], guards))
+
+
+def _comparisons(candidates: list[Candidate], baseline: str | None, seed: int) -> tuple[Comparison, Comparison]:
+    """Return the comparison of the candidates on the test, and the one that decides.
+
+    The second one is over all folds of a backtest, because one window of time says less than all of
+    them. Where not all candidates have the same backtest, it is the first one.
+
+    Args:
+        baseline: the model with which the others are compared. None: each with each.
+    """
+    from recsys.evaluation.testing.compare import compare as compare_evaluations
+
+    comparison = compare_evaluations([candidate.evaluation for candidate in candidates], baseline=baseline, seed=seed)
+    pooled = pooled_evaluations(candidates)
+    if not pooled:
+        return comparison, comparison
+    log.print("gates, and the choice between runs, are decided by the differences over all folds of the backtest")
+    return comparison, compare_evaluations(pooled, baseline=baseline, seed=seed)
 
 
 def pooled_evaluations(candidates: list[Candidate]) -> list[Evaluation]:
