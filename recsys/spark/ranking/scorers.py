@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
@@ -224,8 +224,53 @@ class SegmentScores:
     sources: tuple[str, ...]
 
 
+class _ScorerWithFallback(Scorer):
+    """Scores users by a model, and those whom the model does not score by their segment or a fallback.
+
+    The kinds are 0 for the fallback, 1 for the model, and 2 + s for segment s.
+
+    Attributes:
+        fallback: scores of users whom the model does not score and who have no segment, or None.
+        segments: scores of the segments, or None.
+    """
+
+    MODEL_COLUMNS: ClassVar[Mapping[str, str]]
+    """Column -> Spark type, of the columns that the model reads."""
+
+    fallback: SharedScorer | None
+    segments: SegmentScores | None
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """Column -> Spark type, of what the model reads, and of the user's segment if there are segments."""
+        columns = dict(self.MODEL_COLUMNS)
+        if self.segments is not None:
+            columns[SEGMENT] = "int"
+        return columns
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of the fallback, of the model, and of each segment."""
+        fallback = self.name if self.fallback is None else self.fallback.name
+        segments = () if self.segments is None else self.segments.sources
+        return (fallback, self.name, *segments)
+
+    def _scored_by_kind(self, has_score: np.ndarray) -> np.ndarray:
+        """Return bool[kinds, items]: the items that the fallback, the model and each segment score.
+
+        Args:
+            has_score: bool[items], the items that the model scores.
+        """
+        rows = [np.zeros_like(has_score), has_score]
+        if self.fallback is not None:
+            rows[0] = np.isfinite(self.fallback.scores)
+        if self.segments is not None:
+            rows.append(np.isfinite(self.segments.scores))
+        return np.vstack(rows)
+
+
 @dataclass(frozen=True)
-class FactorScorer(Scorer):
+class FactorScorer(_ScorerWithFallback):
     """Scores users by their factors: the score of item i for a user with the factor x is x·y_i.
 
     A user without a factor has the scores of the user's segment. A user without both has the scores
@@ -239,25 +284,12 @@ class FactorScorer(Scorer):
         segments: scores of the segments, or None.
     """
 
+    MODEL_COLUMNS: ClassVar = {FEATURES: "array<float>"}
+
     name: str
     item_factors: np.ndarray
     fallback: SharedScorer | None = None
     segments: SegmentScores | None = None
-
-    @property
-    def columns(self) -> Mapping[str, str]:
-        """Column -> Spark type, of the user's factor, and of the user's segment if there are segments."""
-        columns = {FEATURES: "array<float>"}
-        if self.segments is not None:
-            columns[SEGMENT] = "int"
-        return columns
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Names of the fallback, of the factors, and of each segment."""
-        fallback = self.name if self.fallback is None else self.fallback.name
-        segments = () if self.segments is None else self.segments.sources
-        return (fallback, self.name, *segments)
 
     @property
     def n_items(self) -> int:
@@ -267,12 +299,12 @@ class FactorScorer(Scorer):
     def kinds(self, users: pa.RecordBatch) -> np.ndarray:
         """Return int64[users], how each user is scored: 0 by the fallback, 1 by the factor, 2 + s
         by segment s."""
-        return _kinds(users, users.column(FEATURES).is_valid().to_numpy(zero_copy_only=False))
+        return _kinds(users, _has_factor(users))
 
     def fill(self, scores: np.ndarray, users: pa.RecordBatch) -> None:
         """Write the scores of a batch of users into the array ``scores``, float32[users, items]."""
         features = users.column(FEATURES)
-        has_factor = features.is_valid().to_numpy(zero_copy_only=False)
+        has_factor = _has_factor(users)
         if has_factor.any():
             factors = features.drop_null().flatten().to_numpy(zero_copy_only=False).reshape(has_factor.sum(), -1)
             if has_factor.all():
@@ -290,7 +322,7 @@ class FactorScorer(Scorer):
 
         The kinds are those of :attr:`sources`, in the same order.
         """
-        return _scored_by_kind(np.isfinite(self.item_factors[:, 0]), self.fallback, self.segments)
+        return self._scored_by_kind(np.isfinite(self.item_factors[:, 0]))
 
     def restricted_to(self, allowed: np.ndarray) -> Self:
         """Return a scorer that scores only the items where ``allowed``, bool[items], is True."""
@@ -304,7 +336,7 @@ class FactorScorer(Scorer):
 
 
 @dataclass(frozen=True)
-class BlockedFactorScorer(Scorer):
+class BlockedFactorScorer(_ScorerWithFallback):
     """Scores users as :class:`FactorScorer` does, with one block of item factors in memory at a time.
 
     A pickled scorer has no ``blocks``, because Spark sends broadcasts only with a function. Without
@@ -318,6 +350,8 @@ class BlockedFactorScorer(Scorer):
         allowed: bool[items], the items that are scored. None: all items.
     """
 
+    MODEL_COLUMNS: ClassVar = FactorScorer.MODEL_COLUMNS
+
     name: str
     has_factor: np.ndarray
     blocks: FactorBlocks | None
@@ -329,16 +363,6 @@ class BlockedFactorScorer(Scorer):
         return vars(self) | {"blocks": None}
 
     @property
-    def columns(self) -> Mapping[str, str]:
-        """Column -> Spark type, of the user's factor, and of the user's segment if there are segments."""
-        return self._scorer_without_items().columns
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Names of the fallback, of the factors, and of each segment."""
-        return self._scorer_without_items().sources
-
-    @property
     def n_items(self) -> int:
         """Number of candidates."""
         return len(self.has_factor)
@@ -346,7 +370,7 @@ class BlockedFactorScorer(Scorer):
     def kinds(self, users: pa.RecordBatch) -> np.ndarray:
         """Return int64[users], how each user is scored: 0 by the fallback, 1 by the factor, 2 + s
         by segment s."""
-        return self._scorer_without_items().kinds(users)
+        return _kinds(users, _has_factor(users))
 
     def scorers_of_blocks(self) -> Iterator[tuple[int, FactorScorer]]:
         """Yield for each block its first item, and the scorer of its items alone.
@@ -376,15 +400,12 @@ class BlockedFactorScorer(Scorer):
 
         The kinds are those of :attr:`sources`, in the same order.
         """
-        scored = _scored_by_kind(self.has_factor, self.fallback, self.segments)
+        scored = self._scored_by_kind(self.has_factor)
         return scored if self.allowed is None else scored & self.allowed
 
     def restricted_to(self, allowed: np.ndarray) -> Self:
         """Return a scorer that scores only the items where ``allowed``, bool[items], is True."""
         return replace(self, allowed=allowed)
-
-    def _scorer_without_items(self) -> FactorScorer:
-        return FactorScorer(self.name, np.empty((0, 0)), self.fallback, self.segments)
 
 
 def factor_scorer(
@@ -407,7 +428,7 @@ def factor_scorer(
 
 
 @dataclass(frozen=True)
-class ModelScorer(Scorer):
+class ModelScorer(_ScorerWithFallback):
     """Scores users by a fitted model, from their histories.
 
     The model scores the users whom it can score and who have at least ``min_history`` liked items.
@@ -426,6 +447,8 @@ class ModelScorer(Scorer):
         allowed: bool[items], the items that are scored. None: all items.
     """
 
+    MODEL_COLUMNS: ClassVar = HISTORY_COLUMNS
+
     name: str
     model: Recommender
     has_score: np.ndarray
@@ -434,22 +457,6 @@ class ModelScorer(Scorer):
     fallback: SharedScorer | None = None
     segments: SegmentScores | None = None
     allowed: np.ndarray | None = None
-
-    @property
-    def columns(self) -> Mapping[str, str]:
-        """Column -> Spark type, of the items, values and times of the user's history, and of the
-        user's segment if there are segments."""
-        columns = dict(HISTORY_COLUMNS)
-        if self.segments is not None:
-            columns[SEGMENT] = "int"
-        return columns
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Names of the fallback, of the model, and of each segment."""
-        fallback = self.name if self.fallback is None else self.fallback.name
-        segments = () if self.segments is None else self.segments.sources
-        return (fallback, self.name, *segments)
 
     @property
     def n_items(self) -> int:
@@ -482,7 +489,7 @@ class ModelScorer(Scorer):
 
         The kinds are those of :attr:`sources`, in the same order.
         """
-        scored = _scored_by_kind(self.has_score, self.fallback, self.segments)
+        scored = self._scored_by_kind(self.has_score)
         return scored if self.allowed is None else scored & self.allowed
 
     def restricted_to(self, allowed: np.ndarray) -> Self:
@@ -513,19 +520,10 @@ def histories_of_batch(batch: pa.RecordBatch, n_items: int, timed: bool) -> Hist
     return Histories(values, times.to_numpy(zero_copy_only=False))
 
 
-def _scored_by_kind(has_score: np.ndarray, fallback: SharedScorer | None, segments: SegmentScores | None) -> np.ndarray:
-    """Return bool[kinds, items]: the items that the fallback, the model and each segment score.
-
-    Args:
-        has_score: bool[items], the items that the model scores.
-        fallback, segments: the scores of users whom the model does not score, or None.
-    """
-    rows = [np.zeros_like(has_score), has_score]
-    if fallback is not None:
-        rows[0] = np.isfinite(fallback.scores)
-    if segments is not None:
-        rows.append(np.isfinite(segments.scores))
-    return np.vstack(rows)
+def _has_factor(users: pa.RecordBatch) -> np.ndarray:
+    """Return bool[users]: whether each user of a batch has a factor."""
+    has_factor: np.ndarray = users.column(FEATURES).is_valid().to_numpy(zero_copy_only=False)
+    return has_factor
 
 
 def _kinds(users: pa.RecordBatch, is_scored: np.ndarray) -> np.ndarray:
