@@ -45,7 +45,10 @@ def load_command() -> Any:
     # A module registers its verb with the application when it is imported.
     for verb in VERBS:
         import_module(f"recsys.cli.{verb}")
-    return build_command()
+    command = build_command()
+    # A verb that another one imports registers before it.
+    command.commands = {verb: command.commands[verb] for verb in VERBS}
+    return command
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -64,7 +64,7 @@ def check(
     """Read the tables as a run would and print a data card, or audit a split for leaks.
 
     The card also says whether the order of events matters. If more rows are refused than a run
-    allows, the exit code is 2. For a config whose split is files, the split is audited too.
+    allows, the exit code is 2. For a config with [split] rule = "files", the split is audited too.
 
     Example: recsys check ratings.csv --column user_id=userId --column item_id=movieId
 

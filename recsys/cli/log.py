@@ -14,13 +14,13 @@ from recsys.cli.options import Columns, Delimiter, Encoding, FileFormat, TimeUni
 from recsys.cli.serve import STORE
 from recsys.errors import ConfigError
 
-log = typer.Typer(no_args_is_help=True, help="The events and impressions that a server has kept.")
+log = typer.Typer(no_args_is_help=True, help="Export the events and impressions that a server has kept.")
 app.add_typer(log, name="log", rich_help_panel=DEPLOYMENT)
 
 
 @log.callback()
 def group() -> None:
-    """The events and impressions that a server has kept."""
+    """Export the events and impressions that a server has kept."""
 
 
 @log.command()

@@ -75,17 +75,20 @@ OwnModels = Annotated[
     typer.Option(
         "--own-models",
         callback=_allow_own_models,
-        help="Let models named package.module:Class run: their code is run, so only if you trust it.",
+        help="Allow models named package.module:Class. Their code is run, so allow only code that you trust.",
     ),
 ]
 
 Columns = Annotated[
     list[str] | None,
-    typer.Option("--column", help="Which column of the file holds ours, OURS=THEIRS: user_id=uid (repeatable)."),
+    typer.Option("--column", help="A column that has another name in the file, OURS=THEIRS: user_id=uid (repeatable)."),
 ]
 
 FileFormat = Annotated[
-    str | None, typer.Option("--format", help="The file format: csv, tsv, jsonl or parquet. Default: by the name.")
+    str | None,
+    typer.Option(
+        "--format", help="The file format: csv, tsv, jsonl or parquet. Default: by the ending of the file name."
+    ),
 ]
 
 Delimiter = Annotated[str | None, typer.Option("--delimiter", help="The text between fields, such as ';' or '::'.")]

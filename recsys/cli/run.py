@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def run(
     config: Annotated[
         str,
-        typer.Argument(help="A config (TOML), or a file of events: then engine and models are chosen to suit it."),
+        typer.Argument(help="A config (TOML), or a file of events: recsys then chooses engine and models."),
     ],
     overrides: Overrides = None,
     items: Items = None,
@@ -45,13 +45,14 @@ def run(
     encoding: Encoding = None,
     time_unit: TimeUnit = None,
     out: Annotated[
-        str | None, typer.Option("--out", help="The run folder, instead of the one that the config names.")
+        str | None,
+        typer.Option("--out", help="The run folder. Default: `out` of the config; of a file of events, runs/NAME."),
     ] = None,
     own_models: OwnModels = False,
 ) -> None:
-    """Read, split, fit, recommend and evaluate as CONFIG says, and write a report.
+    """Read events, split them, fit models, recommend, evaluate, and write a report.
 
-    All results are in the run folder. A run of an earlier time in it is replaced.
+    All results are in the run folder. An earlier run in this folder is replaced as a whole.
 
     Example: recsys run configs/demo.toml --set recommend.k=20
 

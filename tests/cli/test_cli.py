@@ -34,6 +34,14 @@ def test_every_verb_explains_itself_with_an_example(words, capsys):
     assert "Example" in capsys.readouterr().out
 
 
+def test_help_has_the_verbs_in_the_order_of_their_use(capsys):
+    assert run_verb(["--help"]) == 0
+    listed = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("│ ")]
+    assert listed[:2] == ["--help", "demo"]
+    used = ["demo", "run", "report", "check", "recommend", "evaluate", "compare", "bundle", "serve", "doctor"]
+    assert [verb for verb in listed if verb in used] == used
+
+
 @pytest.mark.parametrize("words", VERBS, ids=" ".join)
 def test_help_breaks_a_line_only_where_the_next_word_does_not_fit(words, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
