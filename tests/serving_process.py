@@ -52,6 +52,15 @@ class ServerProcess:
         address = urlsplit(self.url)
         return http.client.HTTPConnection(address.hostname, address.port, timeout=30)
 
+    def read_until(self, text):
+        """Return the lines that the server prints until one has a text."""
+        lines = [self.process.stderr.readline()]
+        while text not in lines[-1]:
+            if not lines[-1]:
+                raise RuntimeError(f"the server ended: {''.join(lines)}")
+            lines.append(self.process.stderr.readline())
+        return lines
+
     def end(self, signal):
         """Send a signal, and return the exit code and what the server printed since its start."""
         self.process.send_signal(signal)

@@ -5,14 +5,18 @@ import contextlib
 import json
 import os
 import random
+import secrets
 import shutil
 import signal
 import sqlite3
 import subprocess
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from itertools import permutations
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -443,37 +447,44 @@ def test_the_log_of_a_store_is_a_log(stored, tmp_path, capsys):
     assert not (tmp_path / "nothing.db").exists()
 
 
-def test_the_probability_of_an_item_is_how_often_it_is_shown_there(make_client, registry):
-    """Ten thousand draws: each (items above, item) as often as its probability says, within sampling error."""
-    from recsys.serving.requests import ListRequest
-    from recsys.serving.served_model import Exploration
-
-    model = registry.model("als")
-    only = [item["item"] for item in model.recommend(ListRequest(user="u0001"))["items"]][:4]
-    request = ListRequest(user="u0001", only=only, k=2)
+@pytest.mark.long
+def test_the_log_has_the_probability_with_which_a_server_shows_each_item(make_client, tmp_path, monkeypatch):
+    """Ten thousand lists of two of four items, against the formula of Plackett and Luce and against their counts."""
     draws = 10_000
-    count, probability = {}, {}
     rng = np.random.default_rng(5)
-    pool = model.saved.recommend(pd.DataFrame({"user_id": ["u0001"]}), 100, candidates=np.isin(model.item_ids, only))
-    from recsys.ranking import rerank
+    seeded = SimpleNamespace(randbits=lambda bits: int(rng.integers(2**62)), token_hex=secrets.token_hex)
+    monkeypatch.setattr("recsys.serving.service.secrets", seeded)
+    client = make_client(store=EventStore(str(tmp_path / "e.db")), explore=0.5)
+    best = client.get("/recommend", user="u0001", model="als", explore=False).json["items"][:4]
+    scores = np.array([item["score"] for item in best])
+    weights = np.exp((scores - scores.min()) / (scores.max() - scores.min()) / 0.5)
+    weight_of = dict(zip([item["item"] for item in best], weights.tolist(), strict=True))
+    total = weights.sum()
+    expected = {
+        (a, b): (weight_of[a] / total, weight_of[b] / (total - weight_of[a])) for a, b in permutations(weight_of, 2)
+    }
 
-    for seed in rng.integers(0, 2**62, draws).tolist():
-        drawn = rerank.explore(pool, 2, 0.5, seed)
-        chances = rerank.draw_probabilities(pool, drawn, 0.5)[0]
-        first, second = drawn.items[0].tolist()
-        for key, chance in (((first,), chances[0]), ((first, second), chances[1])):
-            count[key] = count.get(key, 0) + 1
-            assert probability.setdefault(key, chance) == pytest.approx(chance)
-    assert len(count) == 4 + 12
-    for key, times in count.items():
-        base = draws if len(key) == 1 else count[key[:1]]
-        error = np.sqrt(base * probability[key] * (1 - probability[key]))
-        assert abs(times - base * probability[key]) < 4.5 * error, key
-    # The importance weight of the logged policy against itself has the mean 1.
-    answer = model.recommend(request, exploration=Exploration(0.5, 7))
-    item = answer["items"][0]
-    row = model.item_row(item["item"])
-    assert item["probability"] == pytest.approx(probability[(row,)])
+    request = {"user": "u0001", "model": "als", "only": list(weight_of), "k": 2}
+    for _ in range(draws // 100):
+        assert client.post("/recommend/batch", {"requests": [request] * 100}).status == 200
+    client.service._flush_impressions()
+    client.service._writing.submit(int).result()
+    log = pd.concat(client.service.store.read(IMPRESSIONS)).dropna(subset="explore")
+    log = log.sort_values(["request_id", "rank"])
+    pairs = list(map(tuple, log.item_id.to_numpy().reshape(-1, 2)))
+    logged = log.probability.to_numpy().reshape(-1, 2)
+
+    assert len(pairs) == draws
+    np.testing.assert_allclose(logged, [expected[pair] for pair in pairs], rtol=1e-4)
+    counts = Counter(pairs)
+    assert counts.keys() == expected.keys()
+    for pair, chances in expected.items():
+        chance = np.prod(chances)
+        assert abs(counts[pair] - draws * chance) < 4 * np.sqrt(draws * chance * (1 - chance)), pair
+    # The mean importance weight is 1, of any policy against the one that is logged: here of one that shows each
+    # of the twelve lists alike.
+    importance = 1 / 12 / logged.prod(axis=1)
+    assert abs(importance.mean() - 1) < 3 * importance.std() / np.sqrt(draws)
 
 
 def test_probabilities_of_a_list_that_is_short_or_certain(registry):

@@ -1,10 +1,12 @@
 """A newer bundle is swapped in between two requests; one that is not whole is refused, and the older one goes on."""
 
 import asyncio
+import contextlib
 import json
 import shutil
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from serving_process import ServerProcess
@@ -255,3 +257,40 @@ def test_sighup_reloads_and_sigterm_ends_in_peace(bundles, tmp_path):
         code, printed = server.end(signal.SIGTERM)
     assert code == 0, printed
     assert printed.splitlines()[-1] == "ended"
+
+
+@pytest.mark.subprocess
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.long)])
+def test_reloads_under_load_fail_no_request(bundles, tmp_path, workers):
+    """Twenty moves of a pointer, while one client keeps its connection and another connects anew for each request."""
+    write_pointer(tmp_path / "current", bundles["als"])
+    answers = {"kept": [], "new": []}
+    is_over = threading.Event()
+
+    def ask(kind):
+        with contextlib.closing(server.connect()) as connection:
+            while not is_over.is_set():
+                path = f"/recommend?user=u{len(answers[kind]) % 1100:04d}"
+                status, answer = server.call("GET", path, None, connection if kind == "kept" else None)
+                answers[kind].append((status, answer))
+
+    with (
+        ServerProcess(f"film={tmp_path}/current", "--workers", workers) as server,
+        ThreadPoolExecutor(2) as clients,
+    ):
+        asked = [clients.submit(ask, kind) for kind in answers]
+        try:
+            for move in range(20):
+                write_pointer(tmp_path / "current", bundles[("hybrid", "als")[move % 2]])
+                server.process.send_signal(signal.SIGHUP)
+                for _ in range(workers):
+                    server.read_until("is served from now on")
+        finally:
+            is_over.set()
+        for result in asked:
+            result.result()
+        code, printed = server.end(signal.SIGTERM)
+    assert code == 0, printed
+    for kind, of_kind in answers.items():
+        assert {status for status, _ in of_kind} == {200}, kind
+        assert len({answer["version"] for _, answer in of_kind}) == 2, kind

@@ -46,15 +46,6 @@ def started(lines):
     return {int(number): psutil.Process(int(process_id)) for number, process_id in found}
 
 
-def read_until(server, text):
-    """Return the lines that the server prints until one has a text."""
-    lines = [server.process.stderr.readline()]
-    while text not in lines[-1]:
-        assert lines[-1], lines
-        lines.append(server.process.stderr.readline())
-    return lines
-
-
 def test_workers_are_one_server(bundles, tmp_path):
     shutil.copytree(bundles["als"], tmp_path / "bundle")
     with ServerProcess(f"film={tmp_path}/bundle", "--store", tmp_path / "e.db", "--workers", 2) as server:
@@ -72,14 +63,14 @@ def test_workers_are_one_server(bundles, tmp_path):
             shutil.copytree(bundles["hybrid"], tmp_path / "bundle")
             server.process.send_signal(signal.SIGHUP)
             for _ in processes:
-                read_until(server, "is served from now on")
+                server.read_until("is served from now on")
             for connection in (one, two):
                 model = server.call("GET", "/ready", None, connection)[1]["models"][0]
                 assert (model["kind"], model["version"] == before) == ("hybrid", False)
         # A worker that dies is started again, and the other one answers meanwhile.
         processes[1].kill()
         assert server.call("GET", "/recommend?user=u0001")[0] == 200
-        restarted = started(read_until(server, "worker 1: process"))
+        restarted = started(server.read_until("worker 1: process"))
         with connected_to(server, {2: processes[2]} | restarted, 1) as one:
             assert server.call("GET", "/recommend?user=u0001", None, one)[1]["new_events"] == 1
         code, printed = server.end(signal.SIGTERM)

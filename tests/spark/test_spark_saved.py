@@ -244,6 +244,28 @@ def test_a_bundle_answers_without_spark(run, packed, liked_lately):
     assert table[table.user_id == "stranger"].item_id.tolist() == liked_lately
 
 
+def test_a_server_has_the_lists_of_the_verb(packed, tmp_path, capsys):
+    """Every user of the run, whose factors are stored, and a stranger."""
+    pytest.importorskip("starlette", reason="the extra serve is not installed")
+    from recsys.serving.requests import ListRequest
+    from recsys.serving.served_model import ServedModel
+
+    users = [*open_model(packed).history.users.all_ids.tolist(), "stranger"]
+    (tmp_path / "users.txt").write_text("".join(f"{user}\n" for user in users))
+    capsys.readouterr()
+    assert run_verb(["recommend", str(packed), "--users", str(tmp_path / "users.txt"), "-k", "10"]) == 0
+    table = pd.read_csv(io.StringIO(capsys.readouterr().out), dtype={"user_id": str, "item_id": str})
+    printed = dict(iter(table.groupby("user_id")))
+    assert set(table.source) == {"als", "recent"}
+    served = ServedModel.open("als", packed)
+    for user in users:
+        listed = served.recommend(ListRequest(user=user))["items"]
+        rows = printed[user]
+        assert [item["item"] for item in listed] == rows.item_id.tolist(), user
+        assert [item["source"] for item in listed] == rows.source.tolist(), user
+        np.testing.assert_allclose([item["score"] for item in listed], rows.score, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("harm", ["cut", "changed", "missing", "version", "no success"])
 def test_a_damaged_bundle_is_refused(run, harm, tmp_path):
     place = tmp_path / "bundle"
