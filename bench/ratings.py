@@ -1,6 +1,8 @@
 """Predicted ratings of ml-latest-small, five folds by hash, beside Surprise at its defaults.
 
     python bench/ratings.py --surprise PYTHON [--keep FOLDER]   writes its section of bench/RESULTS.md
+    python bench/ratings.py --surprise PYTHON --world USERS ITEMS EVENTS
+                                                                the same on a made-up film world; its own section
     python bench/ratings.py --lists                             RMSE beside NDCG of the same models; its own section
     python bench/ratings.py --snippets                          scores from text; its own section
 
@@ -27,6 +29,7 @@ from recsys.data.hashing import id_hash
 from recsys.data.reading.read import read_tables
 from recsys.data.splitting.split import split
 from recsys.data.splitting.strategies import Folds, fold_of_pairs
+from recsys.data.synthetic import Recipe, generate_world
 from recsys.data.weigh import WeightSettings
 from recsys.evaluation.evaluate import evaluate
 from recsys.evaluation.rating_summary import (
@@ -69,9 +72,9 @@ class Log:
         return Interactions(self.users, self.items, self.user[rows], self.item[rows], self.value[rows], times)
 
 
-def read_log() -> Log:
-    """Return the ratings of ml-latest-small with their folds."""
-    events = read_tables(DATA).events
+def read_log(source: Path) -> Log:
+    """Return the ratings of a log, the last one of each pair, with their folds."""
+    events = read_tables(source).events.drop_duplicates(["user_id", "item_id"], keep="last")
     users, items = IdMap.of(events["user_id"]), IdMap.of(events["item_id"])
     return Log(
         users,
@@ -105,7 +108,7 @@ def predict(log: Log, kind: str) -> tuple[np.ndarray, np.ndarray, float]:
 def predict_with_surprise(log: Log, name: str, python: str, keep: Path) -> tuple[np.ndarray, float]:
     """Return the predictions of a model of Surprise on the same folds, and its seconds."""
     source, target = keep / "pairs.npz", keep / f"{name}.npz"
-    np.savez(source, user=log.users.ids_of(log.user), item=log.items.ids_of(log.item), value=log.value, fold=log.fold)
+    np.savez(source, user=log.user, item=log.item, value=log.value, fold=log.fold)
     if not target.exists():
         script = Path(__file__).with_name("surprise_ratings.py")
         subprocess.run([python, str(script), str(source), str(target), name], check=True, env=os.environ)
@@ -138,9 +141,8 @@ def simulated_coverage() -> str:
     return ", ".join(f"{name} {100 * count / SIMULATIONS:.1f} %" for name, count in hits.items())
 
 
-def errors_beside_surprise(python: str, keep: Path) -> str:
+def errors_beside_surprise(log: Log, python: str, keep: Path) -> str:
     """Return the text of the section."""
-    log = read_log()
     for kind in MODELS:  # Kernels are compiled, or loaded, before the clock starts.
         small = Interactions(*(getattr(log, name) for name in ("users", "items")), *_first_ratings(log))
         build_rating_model(kind, {}).fit(small).predict(log.user[:9], log.item[:9])
@@ -279,6 +281,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--surprise", help="the Python of an environment with scikit-surprise")
     parser.add_argument("--keep", type=Path, help="folder for the predictions of Surprise")
+    parser.add_argument("--world", nargs=3, type=int, metavar=("USERS", "ITEMS", "EVENTS"), help="a made-up film world")
     parser.add_argument("--lists", action="store_true", help="RMSE beside NDCG of the same models")
     parser.add_argument("--snippets", action="store_true", help="scores of film snippets from their text")
     options = parser.parse_args()
@@ -292,12 +295,21 @@ def main() -> None:
         return
     if not options.surprise:
         parser.error("name the Python of an environment with scikit-surprise: --surprise PYTHON")
+    name, title, command = "ratings", "ml-latest-small", "python bench/ratings.py --surprise PYTHON"
     with tempfile.TemporaryDirectory() as scratch:
         keep = options.keep or Path(scratch)
         keep.mkdir(parents=True, exist_ok=True)
-        body = errors_beside_surprise(options.surprise, keep)
-    title = "Predicted ratings beside Surprise (ml-latest-small, five folds by hash)"
-    write_section("ratings", title, "python bench/ratings.py --surprise PYTHON", body)
+        source = DATA
+        if options.world:
+            sizes = " ".join(map(str, options.world))
+            name = f"ratings-{sizes.replace(' ', '-')}"
+            title = "a made-up film world"
+            command += f" --world {sizes}"
+            source = generate_world(Recipe(*options.world, seed=0, years=4.0), Path(scratch) / "world")["events"]
+        log = read_log(source)
+        body = f"{len(log.users):,} users, {len(log.items):,} items, {len(log.value):,} ratings.\n\n"
+        body += errors_beside_surprise(log, options.surprise, keep)
+    write_section(name, f"Predicted ratings beside Surprise ({title}, five folds by hash)", command, body)
 
 
 if __name__ == "__main__":

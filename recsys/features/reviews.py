@@ -53,6 +53,20 @@ def reviews_of_train(
     )
 
 
+def hide_unknown_pairs(table: pd.DataFrame, train: Interactions) -> pd.DataFrame:
+    """Return a table of reviews without those by a user of train of an item that this user has no entry for.
+
+    Such a review can be of a pair of the test part, which a search for settings may not read.
+
+    Args:
+        table: the table of reviews.
+        train: the whole train part of a run.
+    """
+    user = train.users.rows(table[USER])
+    entry = find_entries(train, user, train.items.rows(table[ITEM]))
+    return table[(user < 0) | (entry >= 0)]
+
+
 def add_reviewed_items(items: pd.DataFrame | None, reviews: pd.DataFrame | None) -> pd.DataFrame | None:
     """Return the items table with a row for every item of the table of reviews, so that it is a candidate.
 

@@ -11,11 +11,13 @@ import pandas as pd
 
 from recsys.config import Config, RecommendSettings, TuneSettings
 from recsys.data.hashing import id_hash, pair_hash
+from recsys.data.reading.reviews import read_reviews, with_text_ids
 from recsys.data.weigh import interactions_from_table
 from recsys.errors import InputError
 from recsys.evaluation.evaluate import evaluate
 from recsys.evaluation.truth import Truth
 from recsys.features.encoding import encode_features
+from recsys.features.reviews import REVIEW_COLUMNS, add_review_columns, hide_unknown_pairs, reviews_of_train
 from recsys.ranking.rank import recommend
 from recsys.recommender import Recommender
 from recsys.schema import ITEM, TIME, USER, VALUE
@@ -62,7 +64,8 @@ def make_folds(
         train: the train pairs of a run: user_id, item_id, value, timestamp (-1 where unknown).
         config: the config of the run.
         metric: the name of the metric by which the folds are judged.
-        items: the items table of the run, or None. Its items are candidates too.
+        items: the items table of the run, or None. Its items are candidates too. If the run has
+            reviews, what they say is read again for each fold, without the reviews of tested pairs.
 
     Raises:
         InputError: the rule is ``time`` and not every pair has a time, or a fold has no train pairs
@@ -77,12 +80,21 @@ def make_folds(
         masks = _item_masks(train, settings, config.seed)
     else:
         masks = _pair_masks(train, settings, config.seed)
+    reviews = None
+    if items is not None and config.data.reviews is not None:
+        table = with_text_ids(read_reviews(config.data.reviews, config.data.reading))
+        reviews = hide_unknown_pairs(table, interactions_from_table(train))
+        items = items.drop(columns=list(REVIEW_COLUMNS), errors="ignore")
     folds = []
     for is_train, is_test in masks:
         split = _split_by_masks(train, is_train, is_test, items, rule)
         item_features = None
         if items is not None:
-            item_features = encode_features(items, ITEM, split.train.items)
+            described = items
+            if reviews is not None:
+                of_fold = reviews_of_train(reviews, split.train, split.test, has_ratings=False)
+                described = add_review_columns(items, of_fold, split.train.items)
+            item_features = encode_features(described, ITEM, split.train.items)
         truth = fold_truth(split, config, metric)
         if truth.ranked_items is not None and not truth.relevant.nnz:
             raise InputError(

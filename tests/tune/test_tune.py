@@ -494,3 +494,27 @@ def test_the_command(raw, tmp_path, capsys):
     best = config.load_config(tmp_path / "found" / "best.toml")
     assert best.models["itemknn"] == raw["models"]["itemknn"] | found["best_params"]
     assert best.out == raw["out"] + "-tuned"
+
+
+def test_a_fold_reads_no_review_of_what_it_tests(tmp_path):
+    """Each user writes one word of their own about every item, so a cell of the features says which review was read."""
+    table = pairs(300)
+    train = table[table.index % 4 > 0]
+    reviews = table[["user_id", "item_id"]]
+    by_nobody = pd.DataFrame({"user_id": "", "item_id": [0, 1]})
+    reviews = pd.concat([reviews.astype({"user_id": str}), by_nobody])
+    reviews.assign(text=[f"writer{user}x" for user in reviews["user_id"]]).to_csv(tmp_path / "reviews.csv", index=False)
+    data = {"events": "unused.csv", "reviews": str(tmp_path / "reviews.csv")}
+    settings = config.parse_config({"data": data, "models": {"content": {}}, "tune": {"folds": 3, "rule": "pairs"}})
+    items = pd.DataFrame({"item_id": sorted(set(table["item_id"])), "review_words": "what the run read"})
+    for fold in make_folds(train, settings, "ndcg@10", items):
+        item, word = fold.item_features.matrix.nonzero()
+        words = [name.rpartition("=")[2] for name in np.array(fold.item_features.names)[word]]
+        read = set(zip(words, fold.split.train.items.ids_of(item).tolist(), strict=True))
+        assert {("writerx", 0), ("writerx", 1)} <= read
+        may_read = rows_of(train) - rows(fold.split.test)
+        # A word of one item alone is no feature.
+        users = [user for user, _ in may_read]
+        assert read - {("writerx", 0), ("writerx", 1)} == {
+            (f"writer{user}x", item) for user, item in may_read if users.count(user) > 1
+        }

@@ -25,7 +25,7 @@ from recsys.data.reading.columnar import RawChunk, concat_chunks, is_table, read
 from recsys.data.reading.files import read_chunks
 from recsys.data.reading.log import Log, concat_logs, widen_log
 from recsys.data.reading.read_settings import ReadSettings
-from recsys.data.reading.reviews import read_reviews
+from recsys.data.reading.reviews import read_reviews, with_text_ids
 from recsys.data.reading.sources import Source
 from recsys.data.reading.validate import (
     IMPOSSIBLE_TIME,
@@ -236,11 +236,7 @@ def read_tables(
 
 def _add_reviews(tables: Tables, reviews: pd.DataFrame) -> None:
     """Add a table of reviews, and give all tables one kind of ids."""
-    reviews[ITEM] = reviews[ITEM].astype(str)
-    users = reviews[USER] if USER in reviews else pd.Series(None, index=reviews.index, dtype=object)
-    is_signed = users.notna() & (users != "")
-    # A column of categories can have nulls: reviews that do not say who wrote them.
-    reviews[USER] = users.astype(str).where(is_signed).astype("category")
+    reviews = with_text_ids(reviews)
     for column, attributes in ((ITEM, tables.items), (USER, tables.users)):
         with_ids = [table for table in (tables.log, reviews, attributes) if table is not None]
         for table, ids in zip(with_ids, unify_ids(*(table[column] for table in with_ids)), strict=True):

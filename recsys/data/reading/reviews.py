@@ -13,7 +13,7 @@ from recsys.data.reading.read_settings import ReadSettings
 from recsys.data.reading.sources import Source
 from recsys.errors import InputError
 from recsys.locations import local_path
-from recsys.schema import ITEM, REVIEWS, SCORE, TEXT, TableSchema
+from recsys.schema import ITEM, REVIEWS, SCORE, TEXT, USER, TableSchema
 
 
 def read_reviews(table: str, reading: ReadSettings, schema: TableSchema = REVIEWS) -> pd.DataFrame:
@@ -48,6 +48,17 @@ def read_reviews(table: str, reading: ReadSettings, schema: TableSchema = REVIEW
             )
     text = frame[TEXT].fillna("").astype(str)
     return frame.assign(text=text, score=score).reset_index(drop=True)
+
+
+def with_text_ids(reviews: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of reviews whose ids are text, and whose user_id is a categorical: null where nobody is named."""
+    users = pd.Series(None, index=reviews.index, dtype=object)
+    if USER in reviews:
+        users = reviews[USER]
+    is_signed = users.notna() & (users != "")
+    return reviews.assign(
+        **{ITEM: reviews[ITEM].astype(str), USER: users.astype(str).where(is_signed).astype("category")}
+    )
 
 
 def _is_empty(column: Any) -> pd.Series:
