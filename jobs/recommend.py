@@ -50,8 +50,8 @@ def work(options: argparse.Namespace) -> None:
         RecsysError: the run, an option or a table is not valid, or ``--out`` exists already.
     """
     from recsys.config import SparkSettings
-    from recsys.ranking.business_rules import load
-    from recsys.saved.on_spark import config_of, open_on_spark, recommend
+    from recsys.ranking.business_rules import load_rules
+    from recsys.saved.on_spark import open_on_spark, read_config, recommend
     from recsys.saved.open_model import describe_other_ranking
     from recsys.spark.errors import spark_errors_explained
     from recsys.spark.saved import ListRequest
@@ -60,10 +60,10 @@ def work(options: argparse.Namespace) -> None:
 
     # A run may be where only Spark has the right to read.
     spark = session(SparkSettings())
-    config = config_of(options.run)
+    config = read_config(options.run)
     request = ListRequest(
         options.k,
-        rules=load(options.rules) if options.rules else None,
+        rules=load_rules(options.rules) if options.rules else None,
         exclude_seen=config.recommend.exclude_seen and not options.keep_seen,
         fallback=not options.no_fallback,
         memory_mb=options.memory_mb,

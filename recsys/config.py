@@ -31,7 +31,7 @@ from pydantic import (
 from recsys.data.reading.read_settings import ReadSettings
 from recsys.data.splitting.strategies import AnyRule, ByFiles, ByTime, Folds, Fraction, HeldOutUsers
 from recsys.data.weigh import FilterSettings, WeightSettings
-from recsys.errors import ConfigError, InputError, describe_values, suggest_nearest
+from recsys.errors import ConfigError, InputError, describe_invalid_value, suggest_nearest
 from recsys.evaluation.settings import RunEvaluationSettings
 from recsys.parameters import NestedErrors
 from recsys.run_files import CONFIG
@@ -805,7 +805,7 @@ def _describe_problems(problems: list[Any], source: str) -> str:
         return f"{location}: missing; add it."
     if problem["type"] == "union_tag_invalid":
         location = f"{source}: [{key}] rule"
-    return f"{location}: {describe_values(problems)}"
+    return f"{location}: {describe_invalid_value(problems)}"
 
 
 def _settings_at(annotation: Any, path: tuple[str, ...]) -> list[type[BaseModel]]:

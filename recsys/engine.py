@@ -15,7 +15,7 @@ from recsys.config import Config
 from recsys.errors import ConfigError
 from recsys.meter import Meter
 from recsys.parameters import is_class_path
-from recsys.ranking.business_rules import Rules, load
+from recsys.ranking.business_rules import Rules, load_rules
 from recsys.recommender import FitsFromSums, Recommender
 from recsys.runfolder import RunFolder
 
@@ -121,7 +121,7 @@ class Engine(ABC):
         self.rules = None
         self.fold_starts = []
         if config.recommend.rules:
-            self.rules = load(config.recommend.rules)
+            self.rules = load_rules(config.recommend.rules)
 
     @contextmanager
     def started(self, meter: Meter) -> Iterator[None]:

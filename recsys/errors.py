@@ -135,14 +135,14 @@ _REQUIREMENTS = {
 """Start of the type of a pydantic error -> what the value must be."""
 
 
-def describe_values(problems: Sequence[Mapping[str, Any]]) -> str:
+def describe_invalid_value(problems: Sequence[Mapping[str, Any]]) -> str:
     """Return a message about one invalid value: what it must be, and what it is.
 
     Args:
         problems: at least one error of pydantic (``ValidationError.errors()``), all about the same
             value. There are several if the value may have several types.
 
-    >>> describe_values([{"type": "int_type", "msg": "", "input": "x"}])
+    >>> describe_invalid_value([{"type": "int_type", "msg": "", "input": "x"}])
     "must be a whole number (it is 'x')"
     """
     value = problems[0]["input"]

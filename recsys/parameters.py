@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ConfigDict, ValidationError
 
-from recsys.errors import ConfigError, describe_values, suggest_nearest
+from recsys.errors import ConfigError, describe_invalid_value, suggest_nearest
 
 STRICT = ConfigDict(extra="forbid", strict=False)
 """The pydantic configuration of the dataclasses whose fields are a model's parameters.
@@ -99,7 +99,7 @@ def _describe_problems(error: ValidationError, label: str) -> list[str]:
         elif problems[0]["type"] == "missing":
             lines.append(f"{label}: {name}: missing; add it.")
         else:
-            lines.append(f"{label}: {name}: {describe_values(problems)}")
+            lines.append(f"{label}: {name}: {describe_invalid_value(problems)}")
     return lines
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from recsys.errors import ConfigError, InputError
-from recsys.ranking.business_rules import Available, Quota, Rules, Where, compile_rules, load
+from recsys.ranking.business_rules import Available, Quota, Rules, Where, compile_rules, load_rules
 from recsys.ranking.rank import recommend
 from recsys.recommender import Recommender
 from recsys.types import SHORTFALL, IdMap
@@ -95,7 +95,7 @@ def test_members_of_a_list_are_values(kind):
 def test_truth_is_no_number(tmp_path):
     (tmp_path / "rules.toml").write_text("[[where]]\nfield = 'free'\nany_of = [true]\n")
     table = TABLE.assign(free=[True, False, True, False, None])
-    found = compile_rules(load(tmp_path / "rules.toml"), USERS, ITEMS, table)
+    found = compile_rules(load_rules(tmp_path / "rules.toml"), USERS, ITEMS, table)
     assert found.candidates.tolist() == [True, False, True, False, False, False]
 
 
@@ -127,13 +127,13 @@ def test_integer_ids_are_found_by_number_or_text():
 def test_files(tmp_path):
     path = tmp_path / "rules.toml"
     path.write_text('deny = ["a"]\n[deny_for]\nalice = ["b"]\n[[quota]]\nfield = "genres"\nat_most = 1\n')
-    assert load(path) == Rules(deny=["a"], deny_for={"alice": ["b"]}, quota=[Quota(field="genres", at_most=1)])
+    assert load_rules(path) == Rules(deny=["a"], deny_for={"alice": ["b"]}, quota=[Quota(field="genres", at_most=1)])
     path.write_text('denny = ["a"]')
     with pytest.raises(ConfigError, match="deny"):
-        load(path)
+        load_rules(path)
     path.write_text('[[quota]]\nfield = "genres"\natmost = 1\n')
     with pytest.raises(ConfigError, match=r"quota.0.atmost: unknown key. Did you mean 'at_most'"):
-        load(path)
+        load_rules(path)
     with pytest.raises(ConfigError, match=r"nothing is known of the items .*\[data\] items"):
         compile_rules(Rules(quota=[Quota(field="genre", at_most=1)]), USERS, ITEMS, TABLE[["item_id"]])
     with pytest.raises(ConfigError, match="does not have"):

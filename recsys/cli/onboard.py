@@ -39,7 +39,7 @@ def onboard(
     from recsys.models.onboarding import STRATEGIES, Answers, Onboarding
     from recsys.ranking.rank import topk_table
     from recsys.runfolder import RunFolder, damage_explained
-    from recsys.saved.open_model import read_history_and_items, require_lists
+    from recsys.saved.open_model import read_history_and_items, require_run_of_lists
     from recsys.saved.restore_values import restore_values
     from recsys.types import IdMap
 
@@ -48,7 +48,7 @@ def onboard(
     folder = RunFolder.open(run)
     with damage_explained(run):
         config = load_config(folder.local(run_files.CONFIG))
-        require_lists(run, config.judge.task)
+        require_run_of_lists(run, config.judge.task)
         history, items = read_history_and_items(folder)
         item_ids = history.items
         split = None

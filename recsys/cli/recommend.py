@@ -85,8 +85,7 @@ def recommend(
     """
     from recsys.data.hashing import id_bits
     from recsys.ranking import rank, rerank
-    from recsys.ranking.business_rules import compile_rules
-    from recsys.ranking.business_rules import load as load_rules
+    from recsys.ranking.business_rules import compile_rules, load_rules
     from recsys.replacing import has_first_line, require_replaceable_file
     from recsys.saved.open_model import describe_other_ranking
     from recsys.types import SHORTFALL

@@ -36,7 +36,7 @@ ITEM_SUPPORT = "item ratings"
 """The name of the grouping of pairs by the number of ratings that the item has in train."""
 
 BINS = 10
-"""Largest number of groups into which :func:`calibration` divides the pairs."""
+"""Largest number of groups into which :func:`describe_calibration` divides the pairs."""
 
 COVERED = (0.5, 0.9)
 """The probabilities of the intervals around predictions that :func:`spread_coverage` checks."""
@@ -294,7 +294,9 @@ def summarise_ratings(
             "segments": segments,
             "segment_differences": segment_differences,
             "folds": _folds(pairs, errors, metrics),
-            "calibration": {name: calibration(model.predicted, pairs.rating) for name, model in predictions.items()},
+            "calibration": {
+                name: describe_calibration(model.predicted, pairs.rating) for name, model in predictions.items()
+            },
             "spread": {
                 name: spread_coverage(model.predicted, model.spread, pairs.rating)
                 for name, model in predictions.items()
@@ -368,7 +370,7 @@ def _folds(pairs: RatedPairs, errors: Mapping[str, np.ndarray], metrics: tuple[s
     ]
 
 
-def calibration(predicted: np.ndarray, rating: np.ndarray) -> dict[str, Any]:
+def describe_calibration(predicted: np.ndarray, rating: np.ndarray) -> dict[str, Any]:
     """Return how well given ratings agree with predicted ones, on average, as a dict.
 
     ``slope`` and ``intercept`` are those of the least squares line of given on predicted ratings:

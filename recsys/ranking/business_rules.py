@@ -35,7 +35,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from scipy.sparse import csr_array
 
-from recsys.errors import ConfigError, InputError, describe_values, suggest_nearest
+from recsys.errors import ConfigError, InputError, describe_invalid_value, suggest_nearest
 from recsys.features.segment_popularity import value_as_text, values_as_text
 from recsys.schema import ITEM
 from recsys.storage import read_text
@@ -152,7 +152,7 @@ class CompiledRules:
         return {"removed": self.removed, "unknown": self.unknown}
 
 
-def load(path: str | Path) -> Rules:
+def load_rules(path: str | Path) -> Rules:
     """Read business rules from a TOML file at a path or URI. The description of this module shows its keys.
 
     Raises:
@@ -169,7 +169,7 @@ def load(path: str | Path) -> Rules:
         lines = []
         for problem in error.errors():
             key = ".".join(map(str, problem["loc"]))
-            message = describe_values([problem])
+            message = describe_invalid_value([problem])
             if problem["type"] == "extra_forbidden":
                 table_name, *path_in_table = problem["loc"]
                 keys = (TABLES[str(table_name)] if path_in_table else Rules).model_fields

@@ -48,7 +48,7 @@ class Drawing:
 
 
 @dataclass(frozen=True)
-class Fold:
+class Details:
     """A part of a page with tables, which the reader shows or hides by a click on its first line.
 
     Attributes:
@@ -64,14 +64,14 @@ class Fold:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page with a title: paragraphs, warnings, figures, tables, folds, code.
+    """A part of a page with a title: paragraphs, warnings, figures, tables, details, code.
 
     Attributes:
         title: the title.
         paragraphs, warnings: the texts.
         tables, figures: the tables and figures that are always visible.
-        folds: parts that the reader shows or hides.
-        search: the label of a search box above the folds. Empty: there is no box.
+        details: parts that the reader shows or hides.
+        search: the label of a search box above the details. Empty: there is no box.
         code: a text in TOML that is shown as it is, or None.
     """
 
@@ -80,14 +80,14 @@ class Section:
     warnings: list[str] = field(default_factory=list)
     tables: list[ReportTable] = field(default_factory=list)
     figures: list[Drawing] = field(default_factory=list)
-    folds: list[Fold] = field(default_factory=list)
+    details: list[Details] = field(default_factory=list)
     search: str = ""
     code: str | None = None
 
     @property
     def all_tables(self) -> list[ReportTable]:
-        """The tables of the section: ``tables``, then those of the folds."""
-        return [*self.tables, *(table for fold in self.folds for table in fold.tables)]
+        """The tables of the section: ``tables``, then those of the details."""
+        return [*self.tables, *(table for details in self.details for table in details.tables)]
 
 
 @dataclass(frozen=True)

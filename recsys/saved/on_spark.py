@@ -79,7 +79,7 @@ class ShippedModel:
 
 
 @dataclass(frozen=True)
-class BatchRequest:
+class ExecutorSettings:
     """The settings with which an executor makes lists with a shipped model.
 
     Attributes:
@@ -185,7 +185,7 @@ def own_models_allowed(is_allowed: bool) -> Any:
     return allow_own_models() if is_allowed else nullcontext()
 
 
-def config_of(folder: str | Location) -> Config:
+def read_config(folder: str | Location) -> Config:
     """Return the config of the run or bundle in a folder.
 
     Raises:
@@ -259,7 +259,7 @@ def recommend(
     if request.rules is not None:
         denied_users = IdMap.of(list(request.rules.deny_for))
         rules = compile_rules(request.rules, denied_users, IdMap.of(saved.items[ITEM]), saved.items)
-    batch_request = BatchRequest(
+    batch_request = ExecutorSettings(
         saved.name,
         request,
         timed=has_times(history),
@@ -284,7 +284,7 @@ def _read_stored_factors(source: RunFolder) -> tuple[np.ndarray, np.ndarray] | N
     return IdMap.of(source.read_table(run_files.HISTORY, [USER])[USER]).all_ids, read_npy(path)
 
 
-def list_batch(request: BatchRequest, folder: Path, batch: pa.RecordBatch) -> pa.RecordBatch:
+def list_batch(request: ExecutorSettings, folder: Path, batch: pa.RecordBatch) -> pa.RecordBatch:
     """Return the lists of a batch of users, one row per listed item. Executors call this function.
 
     The columns are user, item (a row), rank, score, source, and shortfall (the reason why the list
@@ -360,7 +360,7 @@ def _model_of_batch(saved: SavedModel, batch: pa.RecordBatch, *, fallback: bool)
     return model
 
 
-def _rules_of_batch(request: BatchRequest, batch: pa.RecordBatch) -> CompiledRules | None:
+def _rules_of_batch(request: ExecutorSettings, batch: pa.RecordBatch) -> CompiledRules | None:
     """Return the rules with the denied items of the users of a batch, in their order."""
     if request.rules is None:
         return None

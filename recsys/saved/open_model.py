@@ -287,14 +287,14 @@ def choose_saved_model(run: RunFolder, name: str | None, *, uses_history: bool =
     Raises:
         RunFolderError: the run has no such model, or its models predict ratings.
     """
-    require_lists(run.location, run.read_object(run_files.METRICS, about=dict)["about"].get("task"))
+    require_run_of_lists(run.location, run.read_object(run_files.METRICS, about=dict)["about"].get("task"))
     names = saved_models(run)
     if not names or (name and name not in names):
         raise RunFolderError(f"{run.location}: no model {name or 'at all'} in it; it has {', '.join(names) or 'none'}.")
     return name or _default_model(run, names, uses_history)
 
 
-def require_lists(folder: Location, task: str | None) -> None:
+def require_run_of_lists(folder: Location, task: str | None) -> None:
     """Check that the models of a run make lists.
 
     Args:
@@ -376,7 +376,7 @@ def _open_bundle(folder: RunFolder, with_users: bool) -> SavedModel:
     root = folder.local("")
     name = check_bundle(folder)
     about = folder.read_object(run_files.METRICS).get("about", {})
-    require_lists(path, about.get("task"))
+    require_run_of_lists(path, about.get("task"))
     history, items = read_history_and_items(folder, with_users=with_users)
     fitted = models.load(root / run_files.model_folder(name), len(items))
     factors = None

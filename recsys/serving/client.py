@@ -33,9 +33,9 @@ from recsys.serving.answers import (
 from recsys.serving.limits import Limits
 from recsys.serving.problems import Problem
 from recsys.serving.requests import (
+    BundleChoice,
     ExplainQuery,
     ListRequest,
-    ModelChoice,
     OnboardRequest,
     SimilarQuery,
     check_limits,
@@ -195,7 +195,7 @@ class HttpClient(Client):
         return answer
 
 
-_KINDS: dict[str, type[ModelChoice]] = {
+_KINDS: dict[str, type[BundleChoice]] = {
     "recommend": ListRequest,
     "similar": SimilarQuery,
     "explain": ExplainQuery,
@@ -204,7 +204,7 @@ _KINDS: dict[str, type[ModelChoice]] = {
 """Path of a request -> the class that checks its fields."""
 
 
-def _parse(path: str, fields: dict[str, Any], limits: Limits | None) -> ModelChoice:
+def _parse(path: str, fields: dict[str, Any], limits: Limits | None) -> BundleChoice:
     """Return the checked fields of a request.
 
     They are checked as JSON, so that both clients take and refuse the same values.

@@ -62,7 +62,7 @@ ENDPOINTS = [
     Endpoint("GET", "/items", Service.items, answers.ItemsAnswer, requests.SearchQuery),
     Endpoint("GET", "/items/{item:path}", Service.item, answers.ItemAnswer, requests.ItemQuery),
     Endpoint("GET", "/users", Service.users, answers.UsersAnswer, requests.SearchQuery),
-    Endpoint("GET", "/onboard", Service.onboard, answers.OnboardAnswer, requests.ModelChoice),
+    Endpoint("GET", "/onboard", Service.onboard, answers.OnboardAnswer, requests.BundleChoice),
     Endpoint("POST", "/onboard", Service.onboard, answers.OnboardAnswer, body=requests.OnboardRequest),
     Endpoint(
         "POST",

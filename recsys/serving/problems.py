@@ -10,7 +10,7 @@ from typing import Any, NotRequired
 from pydantic import ValidationError
 from typing_extensions import TypedDict
 
-from recsys.errors import describe_values
+from recsys.errors import describe_invalid_value
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -100,7 +100,7 @@ def _describe(problems: list[Any]) -> str:
         return "there is no such field"
     if "missing" in kinds:
         return "is missing"
-    return describe_values(problems)
+    return describe_invalid_value(problems)
 
 
 def _field_name(location: tuple[int | str, ...]) -> str:

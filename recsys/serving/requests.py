@@ -81,13 +81,13 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ModelChoice(Strict):
+class BundleChoice(Strict):
     """Which of the served bundles answers."""
 
     model: Word | None = Field(default=None, description="the name of a served bundle; unset: the first")
 
 
-class ListOptions(ModelChoice):
+class ListOptions(BundleChoice):
     """What every request for a list may say."""
 
     k: Count = Field(default=10, description="the length of the list")
@@ -163,18 +163,18 @@ class SimilarQuery(ListOptions):
     item: Id
 
 
-class ExplainQuery(ModelChoice):
+class ExplainQuery(BundleChoice):
     """The query of ``GET /explain``."""
 
     user: Id
     item: Id
 
 
-class ItemQuery(ModelChoice):
+class ItemQuery(BundleChoice):
     """The query of ``GET /items/{id}``."""
 
 
-class SearchQuery(ModelChoice):
+class SearchQuery(BundleChoice):
     """The query of ``GET /items`` and of ``GET /users``."""
 
     search: Annotated[str, Field(max_length=MAX_ID_LENGTH)] = Field(

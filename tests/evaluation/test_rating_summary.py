@@ -8,7 +8,7 @@ from scipy import stats
 from recsys.evaluation.rating_summary import (
     PredictedRatings,
     RatedPairs,
-    calibration,
+    describe_calibration,
     error_and_influence,
     error_cell,
     errors_per_user,
@@ -104,15 +104,15 @@ def test_calibration_is_the_least_squares_line():
     rng = np.random.default_rng(2)
     predicted = rng.normal(3, 1, 500)
     rating = 1.0 + 0.6 * predicted + rng.normal(size=500)
-    record = calibration(predicted, rating)
+    record = describe_calibration(predicted, rating)
     np.testing.assert_allclose([record["slope"], record["intercept"]], np.polyfit(predicted, rating, 1))
     assert [group["pairs"] for group in record["bins"]] == [50] * 10
     in_lowest = np.argsort(predicted)[:50]
     assert record["bins"][0]["predicted"] == pytest.approx(predicted[in_lowest].mean())
     assert record["bins"][0]["given"] == pytest.approx(rating[in_lowest].mean())
-    by_fold = calibration(np.repeat([3.0, 3.001], 250), rating)
+    by_fold = describe_calibration(np.repeat([3.0, 3.001], 250), rating)
     assert np.isnan([by_fold["slope"], by_fold["intercept"]]).all()
-    equal = calibration(np.full(4, 3.0), np.arange(4.0))
+    equal = describe_calibration(np.full(4, 3.0), np.arange(4.0))
     assert np.isnan(equal["slope"])
     assert [group["pairs"] for group in equal["bins"]] == [4]
 

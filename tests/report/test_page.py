@@ -11,7 +11,7 @@ import pytest
 from recsys.report import exports
 from recsys.report.html import render_html
 from recsys.report.markdown import render_markdown
-from recsys.report.parts import Fold, Report, ReportTable, Section
+from recsys.report.parts import Details, Report, ReportTable, Section
 
 EVIL = "</script><script>alert(1)</script>"
 
@@ -50,7 +50,7 @@ LISTS = ReportTable(f"lists of {EVIL}", ["rank", "als"], [["1", EVIL]], 2)
 
 @pytest.fixture
 def report():
-    search = Section("Examples", folds=[Fold(EVIL, [LISTS], is_open=True), Fold("two", [LISTS])], search="Find")
+    search = Section("Examples", details=[Details(EVIL, [LISTS], is_open=True), Details("two", [LISTS])], search="Find")
     return Report(EVIL, "verdict", [Section("Models", tables=[TABLE]), search, Section("Card", tables=[GLOSSARY])])
 
 

@@ -144,9 +144,9 @@ def test_examples_show_ten_places_with_ids_and_one_user_of_each_length_has_reaso
     run = Run(RunFolder.open(place))
     section = examples(run)
     lengths = np.searchsorted([1, 5, 20], run.users["n_history"], side="right")
-    assert sum(fold.is_open for fold in section.folds) == len(set(lengths))
-    assert len(section.folds) == sum(min(3, count) for count in np.bincount(lengths))
-    for fold in section.folds:
+    assert sum(fold.is_open for fold in section.details) == len(set(lengths))
+    assert len(section.details) == sum(min(3, count) for count in np.bincount(lengths))
+    for fold in section.details:
         shown, *why = fold.tables
         assert [row[0] for row in shown.rows] == [str(rank) for rank in range(1, 11)]
         assert shown.heads[1:] == run.models

@@ -79,7 +79,7 @@ def test_groups_of_fewer_than_twenty_users_are_folded(run):
     section = results.segments(run)
     (table,) = section.tables
     assert [row[0] for row in table.rows] == ["0", "5-19", "largest gap"]
-    (fold,) = section.folds
+    (fold,) = section.details
     assert fold.summary == "Groups of fewer than 20 users: 1"
     assert not fold.is_open
     assert [row[:2] for row in fold.tables[0].rows] == [["1-4", "19"]]

@@ -30,5 +30,5 @@ def test_lengths_with_a_difference_are_in_the_table(section):
 
 
 def test_a_length_with_too_few_users_is_folded_and_one_without_users_is_left_out(section):
-    (fold,) = section.folds
+    (fold,) = section.details
     assert [table.rows for table in fold.tables] == [[["0-1", "14", "–", "–", "–"]]]

@@ -10,7 +10,7 @@ import pandas as pd
 
 from recsys.data.hashing import hash_words, id_bits
 from recsys.report.explanations import Explainer
-from recsys.report.parts import Fold, ReportTable, Section
+from recsys.report.parts import Details, ReportTable, Section
 from recsys.report.run_reader import Run
 from recsys.schema import ITEM, SOURCE, TIME, USER, VALUE
 
@@ -38,14 +38,14 @@ def examples(run: Run) -> Section | None:
     if not len(users):
         return None
     explainer = Explainer.for_run(run)
-    folds = []
+    details = []
     for user, history_length, is_first in users.itertuples(index=False):
         tops = {name: lists[lists[USER] == user].head(MAX_PLACES) for name, lists in run.lists.items()}
         tables = [_lists_table(run, user, tops)]
         # To explain a list of a blend takes seconds, so the further users have no reasons.
         if is_first and explainer and len(tops[explainer.name]):
             tables.append(_reasons_table(run, explainer, user, tops[explainer.name]))
-        folds.append(Fold(f"{_name_user(user)}: {_liked(run, user, history_length)}", tables, is_open=is_first))
+        details.append(Details(f"{_name_user(user)}: {_liked(run, user, history_length)}", tables, is_open=is_first))
     text = (
         f"Users drawn by a hash of their id, {USERS_PER_LENGTH} for each length of history (none, 1–4, 5–19, 20"
         " and more items); they were not picked for good results. ✓: the user chose the item in"
@@ -56,7 +56,7 @@ def examples(run: Run) -> Section | None:
             f" Why, for the first user of each length: the parts of the score of {explainer.name} that add most, with"
             " their shares."
         )
-    return Section("Examples", [text], folds=folds, search="Find a user or an item, by id or title")
+    return Section("Examples", [text], details=details, search="Find a user or an item, by id or title")
 
 
 def _draw_users(run: Run) -> pd.DataFrame:

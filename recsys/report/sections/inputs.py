@@ -6,7 +6,7 @@ from typing import Any
 
 from recsys import run_files
 from recsys.report import plots
-from recsys.report.parts import Drawing, Fold, ReportTable, Section
+from recsys.report.parts import Details, Drawing, ReportTable, Section
 from recsys.report.run_reader import Run
 
 MIN_SHARE = 0.01
@@ -211,7 +211,7 @@ def costs(run: Run) -> Section:
         "Time and memory",
         [text],
         figures=[Drawing(plots.bars(longest, "seconds"), "Seconds of the longest steps; the table has every step.")],
-        folds=[Fold("Every step", [ReportTable("Cost of each step", heads, rows)])],
+        details=[Details("Every step", [ReportTable("Cost of each step", heads, rows)])],
     )
 
 

@@ -8,7 +8,7 @@ from recsys import run_files
 from recsys.evaluation.groups import HISTORY, LEAST_USERS
 from recsys.evaluation.rating_summary import COVERED, ITEM_SUPPORT
 from recsys.evaluation.testing.pick import Pick, interval_outcome, pick_model
-from recsys.report.parts import Fold, ReportTable, Section, format_interval, format_mean
+from recsys.report.parts import Details, ReportTable, Section, format_interval, format_mean
 from recsys.report.run_reader import Run
 
 MUCH_SLOPE = 0.1
@@ -317,7 +317,7 @@ def folds(run: Run) -> Section | None:
     return Section(
         "Folds",
         [text],
-        folds=[Fold(f"{primary} in each fold", [ReportTable(f"{primary} by fold", heads, rows)])],
+        details=[Details(f"{primary} in each fold", [ReportTable(f"{primary} by fold", heads, rows)])],
     )
 
 

@@ -13,8 +13,8 @@ from recsys.evaluation.judging.metrics import cut_off_caution
 from recsys.evaluation.testing.pick import models_by_quality
 from recsys.report import figures
 from recsys.report.parts import (
+    Details,
     Drawing,
-    Fold,
     ReportTable,
     Section,
     best_places,
@@ -185,12 +185,12 @@ def segments(run: Run) -> Section:
         f" best and the worst group of at least {LEAST_USERS} users, with an interval that accounts"
         " for the choice of the two groups."
     )
-    folds = []
+    details = []
     if small_tables:
         text += " Smaller groups are folded below; they have means without intervals."
         count = sum(len(table.rows) for table in small_tables)
-        folds = [Fold(f"Groups of fewer than {LEAST_USERS} users: {count}", small_tables)]
-    return Section("By group", [text], tables=tables, folds=folds)
+        details = [Details(f"Groups of fewer than {LEAST_USERS} users: {count}", small_tables)]
+    return Section("By group", [text], tables=tables, details=details)
 
 
 def _group_rows(run: Run, grouping: str, *, small: bool) -> list[tuple[list[str], list[int]]]:

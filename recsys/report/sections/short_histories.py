@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from recsys.report.parts import Fold, ReportTable, Section, format_interval
+from recsys.report.parts import Details, ReportTable, Section, format_interval
 from recsys.report.run_reader import Run
 from recsys.saved.open_model import read_min_history, saved_models
 
@@ -37,10 +37,10 @@ def short_histories(run: Run) -> Section | None:
             "Chosen on likes that were hidden from the train part, because the fallback was shown to be better there;"
             " the test part was not used."
         )
-    folds = []
+    details = []
     if small_tables:
-        folds = [Fold("Histories of too few users to compare", small_tables)]
-    return Section("Short histories", paragraphs, tables=tables, folds=folds)
+        details = [Details("Histories of too few users to compare", small_tables)]
+    return Section("Short histories", paragraphs, tables=tables, details=details)
 
 
 def _trial_table(name: str, record: dict[str, Any], groups: list[dict[str, Any]]) -> ReportTable:
