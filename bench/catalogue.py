@@ -34,8 +34,8 @@ from recsys.spark.ranking.recommend import ListSettings, collect_seen_items, top
 from recsys.spark.ranking.scorers import factor_scorer
 from recsys.spark.session import session
 from recsys.spark.training.als import fit_als
-from recsys.spark.training.blocked_trainer import Descent, ItemSystem, UserBlock, solve_users, take_step
-from recsys.spark.training.blocks import HistoryBlock
+from recsys.spark.training.blocked_trainer import Descent, ItemSystem, solve_users, take_step
+from recsys.spark.training.blocks import HistoryBlock, UserBlock
 from recsys.spark.training.parameters import SparkALSParameters
 from recsys.spark.training.trainer import BLOCK_PAIRS
 

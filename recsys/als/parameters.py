@@ -15,7 +15,7 @@ DEFAULT_RANK = 64
 
 LOCAL_ONLY = ("solver", "decay", "recency_days")
 """Names of the parameters that only the ALS of the local engine has."""
-SPARK_ONLY = ("implicit", "trainer", "nonnegative", "blocks", "checkpoint_every")
+SPARK_ONLY = ("implicit", "trainer", "nonnegative", "blocks", "driver_pairs", "checkpoint_every")
 """Names of the parameters that only the ALS of the Spark engine has."""
 
 

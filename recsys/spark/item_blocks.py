@@ -16,10 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 from pyspark import RDD, Broadcast
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 
 from recsys.config import ItemBlockMB
+from recsys.errors import InputError
 from recsys.locations import Location
 
 BROADCAST_MB = 1024
@@ -157,11 +158,14 @@ class FactorTable:
             frame: columns (item int, features array<float>), in any order.
             shape: the number of items, the rank, and the number of items in a block.
             path: the folder.
+
+        Raises:
+            InputError: a factor is not finite.
         """
         n_items, _, rows = shape
         # A block is in few files, so that who reads it reads little else.
-        frame.repartitionByRange(-(-n_items // rows), "item").sortWithinPartitions("item").write.parquet(str(path))
-        return cls(frame.sparkSession.read.parquet(str(path)), *shape)
+        by_item = frame.repartitionByRange(-(-n_items // rows), "item").sortWithinPartitions("item")
+        return cls(write_factors(by_item, path), *shape)
 
     def share(self) -> tuple[FactorBlocks, np.ndarray]:
         """Broadcast each block, and return the blocks and bool[n_items]: who has a factor."""
@@ -222,6 +226,31 @@ def factors_frame(rows: RDD[PackedRows] | Iterable[PackedRows], spark: SparkSess
         rows = spark.sparkContext.parallelize(list(rows))
     packed = spark.createDataFrame(rows, "keys binary, features binary", verifySchema=False)
     return packed.mapInArrow(_unpack_features(rank, key), f"{key} int, features array<float>")
+
+
+def write_factors(factors: DataFrame, path: Location) -> DataFrame:
+    """Write a table of factors, and return the written table.
+
+    Spark looks for factors that are not finite while it writes them.
+
+    Args:
+        factors: columns (user or item, features array<float>).
+        path: the folder.
+
+    Raises:
+        InputError: a factor is not finite.
+    """
+    is_bad = F.exists("features", lambda number: F.isnan(number) | (F.abs(number) == float("inf")))
+    observed = Observation()
+    factors.observe(observed, F.count_if(is_bad).alias("bad")).write.parquet(str(path))
+    bad = observed.get["bad"]
+    if bad:
+        raise InputError(
+            f"ALS diverged: {bad:,} {factors.columns[0]}s have factors that are not finite."
+            " Raise reg, lower alpha, or scale the values down."
+        )
+    # With the schema no job is needed to find it in the files.
+    return factors.sparkSession.read.schema(factors.schema).parquet(str(path))
 
 
 def _unpack_features(rank: int, key: str) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:

@@ -280,8 +280,7 @@ def plan(config: Config, facts: LogFacts, machine: Machine, params: ParametersBy
     for name, settings in params.items():
         rank = max(rank, settings.rank)
         if settings.trainer == "recsys":
-            jobs = 2 + solvers.CG_STEPS
-            sweep = jobs * JOB_SECONDS + facts.rows * (machine.pair[name] + jobs * MOVE_ROW) / cores
+            sweep = _sweep_seconds(config, facts, machine, name, settings)
         else:
             pairs = 2 * facts.rows * settings.rank**2 * MLLIB_PAIR
             sweep = (pairs + (facts.users + facts.items) * settings.rank**3 / 3 * MLLIB_SOLVE) / cores
@@ -295,6 +294,16 @@ def plan(config: Config, facts: LogFacts, machine: Machine, params: ParametersBy
     _add_sizes(result, config, machine, params, rank)
     _add_advice(result, config, machine, params)
     return result
+
+
+def _sweep_seconds(config: Config, facts: LogFacts, machine: Machine, name: str, settings: SparkALSParameters) -> float:
+    """Return the seconds of a sweep of the model ``name``, whose trainer is "recsys"."""
+    in_blocks = items_per_block(facts.items, settings.rank, config.spark.item_block_mb) is not None
+    if facts.rows <= settings.driver_pairs and not in_blocks:
+        # The driver solves users on all of its cores, but takes sums on one.
+        return facts.rows * machine.pair[name]
+    jobs = 2 + solvers.CG_STEPS
+    return jobs * JOB_SECONDS + facts.rows * (machine.pair[name] + jobs * MOVE_ROW) / machine.cores
 
 
 def _add_memory(result: Plan, config: Config, machine: Machine, params: ParametersByName, rank: int) -> None:

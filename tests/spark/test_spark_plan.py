@@ -43,6 +43,9 @@ def test_ten_times_the_log_and_twice_the_rank_cost_accordingly():
     one, ten, hundred = (planned(rows=n * 1_000_000, users=n * 50_000) for n in (1, 10, 100))
     first, second, third = (found.seconds["fit als"] for found in (one, ten, hundred))
     assert third - second == pytest.approx(10 * (second - first))  # jobs have a part that stays
+    small = {rows: planned(rows=rows, users=rows // 20).seconds["fit als"] - 12 for rows in (1_000, 500_000, 524_289)}
+    assert small[500_000] == pytest.approx(500 * small[1_000], rel=0.01), "the driver trains without jobs"
+    assert small[524_289] > 2 * small[500_000], "jobs cost more than a second core saves"
     assert ten.memory["python"] == one.memory["python"], "the driver must not grow with the users"
     assert ten.memory["workers"] == one.memory["workers"]
 

@@ -36,7 +36,7 @@ everyone = true
 metrics = ["ndcg@5"]
 resamples = 100
 """
-SET = ("--config", "job.toml", "--set", "recommend.k=5")
+SET = ("--config", "job.toml", "--set", "recommend.k=5", "--set", "models.als.driver_pairs=0")
 
 
 @pytest.fixture(scope="module", autouse=True)

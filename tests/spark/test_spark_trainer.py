@@ -1,5 +1,7 @@
 """Our own ALS on Spark against the definition in als/definition.py, and the users that validate it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -87,7 +89,7 @@ def test_the_same_bits_again_and_from_other_orders(spark, matrix, tmp_path):
     from recsys.spark.training.als import fit_als
     from recsys.spark.training.parameters import SparkALSParameters
 
-    params = SparkALSParameters(rank=3, iterations=3)
+    params = SparkALSParameters(rank=3, iterations=3, driver_pairs=0)
     turned = pairs(spark, matrix, step=-1)
     one, other = (
         fit_als(frame, ITEMS, params, tmp_path / name) for name, frame in (("a", pairs(spark, matrix)), ("b", turned))
@@ -98,27 +100,68 @@ def test_the_same_bits_again_and_from_other_orders(spark, matrix, tmp_path):
     assert rows[0] == rows[1]
 
 
+def jobs_of(spark, group, work):
+    """Run ``work`` as a group of Spark jobs, and return their number."""
+    context = spark.sparkContext
+    context.setJobGroup(group, group)
+    try:
+        work()
+        return len(context.statusTracker().getJobIdsForGroup(group))
+    finally:
+        for key in ("spark.jobGroup.id", "spark.job.description"):
+            context.setLocalProperty(key, None)
+
+
+def test_a_training_makes_few_spark_jobs(spark, matrix, tmp_path, few):
+    """With validation users. A job costs a tenth of a second, where a sweep of a small log costs a thousandth.
+
+    The driver trains with four: two count the pairs, one collects them, one writes users. On the executors a sweep is
+    one for the users and three for the items, and the last step of the items and its users are one sweep more.
+    """
+    from recsys.spark.training.als import fit_als, fold_in
+    from recsys.spark.training.parameters import SparkALSParameters
+
+    log = pairs(spark, matrix)
+    models = {}
+
+    def train(name, **params):
+        models[name] = fit_als(log, ITEMS, SparkALSParameters(**params), tmp_path / name)
+
+    assert jobs_of(spark, "driver", lambda: train("driver")) <= 5
+    assert jobs_of(spark, "executors", lambda: train("executors", iterations=2, driver_pairs=0)) <= 1 + 4 * 3 + 8
+    assert all(model.curve.short_histories for model in models.values())
+    items = models["driver"].items
+    assert jobs_of(spark, "fold in", lambda: fold_in(log, items, SparkALSParameters()).collect()) <= 3
+
+
 def assert_same_training(spark, matrix, place, params):
-    """Train with seventeen items in a block and in one piece, and compare; the last block has six items."""
+    """Train on the executors with all items in each task, and compare two other trainings with that.
+
+    One has seventeen items in a block, the last block has six. The other is that of the driver alone.
+    """
     from recsys.spark.training.als import fit_als
 
     log = pairs(spark, matrix)
-    whole = fit_als(log, ITEMS, params, place / "whole")
-    blocked = fit_als(log, ITEMS, params, place / "blocks", 17 * params.rank * 4 / 2**20)
+    distributed = replace(params, driver_pairs=0)
+    whole = fit_als(log, ITEMS, distributed, place / "whole")
+    blocked = fit_als(log, ITEMS, distributed, place / "blocks", 17 * params.rank * 4 / 2**20)
     assert [len(block) for block in blocked.items.blocks()] == [17, 17, 6]
-    factors = blocked.items.collect()
-    assert np.array_equal(np.isnan(factors), np.isnan(whole.items))
+    on_driver = fit_als(log, ITEMS, params, place / "driver")
+    expected = dict(whole.users.collect())
     scale = np.nanmax(np.abs(whole.items))
-    assert np.nanmax(np.abs(factors - whole.items)) < 1e-5 * scale
-    assert blocked.curve.losses == pytest.approx(whole.curve.losses, rel=1e-5)
-    assert blocked.curve.validation_users == whole.curve.validation_users > 0
-    assert blocked.curve.quality == pytest.approx(whole.curve.quality, rel=1e-3)
-    assert blocked.curve.short_histories == whole.curve.short_histories
-    users, expected = (dict(model.users.collect()) for model in (blocked, whole))
-    assert users.keys() == expected.keys()
-    gap = max(np.abs(np.subtract(users[user], expected[user])).max() for user in users)
-    assert gap < 1e-5 * np.abs(list(expected.values())).max()
-    return log, blocked, users
+    assert whole.curve.validation_users > 0
+    for model, factors in ((blocked, blocked.items.collect()), (on_driver, on_driver.items)):
+        assert np.array_equal(np.isnan(factors), np.isnan(whole.items))
+        assert np.nanmax(np.abs(factors - whole.items)) < 1e-5 * scale
+        assert model.curve.losses == pytest.approx(whole.curve.losses, rel=1e-5)
+        assert model.curve.validation_users == whole.curve.validation_users
+        assert model.curve.quality == pytest.approx(whole.curve.quality, rel=1e-3)
+        assert model.curve.short_histories == whole.curve.short_histories
+        users = dict(model.users.collect())
+        assert users.keys() == expected.keys()
+        gap = max(np.abs(np.subtract(users[user], expected[user])).max() for user in users)
+        assert gap < 1e-5 * np.abs(list(expected.values())).max()
+    return log, blocked
 
 
 def test_item_factors_in_blocks_are_those_of_the_other_layout(spark, matrix, tmp_path, few):
@@ -126,7 +169,8 @@ def test_item_factors_in_blocks_are_those_of_the_other_layout(spark, matrix, tmp
     from recsys.spark.training.parameters import SparkALSParameters
 
     params = SparkALSParameters(rank=3, iterations=2, checkpoint_every=1, alpha=2.0, reg=0.05, nu=0.5, beta=0.1)
-    log, model, users = assert_same_training(spark, matrix, tmp_path, params)
+    log, model = assert_same_training(spark, matrix, tmp_path, params)
+    users = dict(model.users.collect())
     again = fit_als(log, ITEMS, params, tmp_path / "again", 17 * 3 * 4 / 2**20)
     assert model.items.collect().tobytes() == again.items.collect().tobytes(), "the same bits again"
     assert model.curve == again.curve
@@ -144,7 +188,7 @@ def test_explicit_values_train_in_blocks_as_in_the_other_layout(spark, matrix, t
 
 
 def test_many_partial_sums_are_added_in_their_order(spark):
-    from recsys.spark.training.trainer import MAX_DIRECT_SUMS, sum_partitions
+    from recsys.spark.training.block_sets import MAX_DIRECT_SUMS, sum_partitions
 
     rng = np.random.default_rng(2)
     numbers = (

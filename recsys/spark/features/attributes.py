@@ -24,7 +24,7 @@ from recsys.features.terms import (
 )
 from recsys.locations import Location
 from recsys.schema import ITEM
-from recsys.spark.item_blocks import FactorTable, factors_frame, pack_rows
+from recsys.spark.item_blocks import FactorTable, factors_frame, pack_rows, write_factors
 from recsys.spark.training.als import fit_als_once, fold_in
 from recsys.spark.training.parameters import SparkALSParameters, SparkAttributesParameters, TrainingData
 from recsys.spark.training.trainer import FittedALS
@@ -125,6 +125,5 @@ def predict_cold_items(
         items = FactorTable.write(frame, shape, work / "all_item_factors")
     if not params.implicit or params.nonnegative:
         return fitted._replace(items=items)
-    path = str(work / "users_of_all_items")
-    fold_in(train, items, params).where(F.col("features").isNotNull()).write.parquet(path)
-    return fitted._replace(users=train.sparkSession.read.parquet(path), items=items)
+    users = fold_in(train, items, params).where(F.col("features").isNotNull())
+    return fitted._replace(users=write_factors(users, work / "users_of_all_items"), items=items)

@@ -24,11 +24,10 @@ from recsys import linalg
 from recsys.als import solvers
 from recsys.als.definition import Objective
 from recsys.config import ItemBlockMB
-from recsys.errors import InputError
 from recsys.locations import Location
 from recsys.logging import logger
 from recsys.schema import VALUE
-from recsys.spark.item_blocks import FactorBlocks, FactorTable, describe_layout, items_per_block
+from recsys.spark.item_blocks import FactorBlocks, FactorTable, describe_layout, items_per_block, write_factors
 from recsys.spark.training import blocked_trainer, trainer
 from recsys.spark.training.parameters import SparkALSParameters, TrainingData
 from recsys.spark.training.trainer import FittedALS
@@ -95,28 +94,18 @@ def fit_als(
     """
     rows = items_per_block(candidates, params.rank, item_block_mb)
     logger.info("als: %s", describe_layout(candidates, params.rank, item_block_mb))
+    n_pairs, largest = train.agg(F.count(F.lit(1)), F.max(F.abs(VALUE))).collect()[0]
     if params.implicit:
-        row = train.agg(F.max(F.abs(VALUE))).first()
-        Objective(alpha=params.alpha).require_usable(float((row and row[0]) or 0))
+        Objective(alpha=params.alpha).require_usable(float(largest or 0))
     if params.trainer == "mllib":
-        fitted = _train_mllib(train, candidates, rows, params, work)
-    elif rows is None:
-        fitted = trainer.train(train, candidates, params, work / "user_factors")
-    else:
-        fitted = blocked_trainer.train(train, (candidates, rows), params, work)
-    is_bad = F.exists("features", lambda number: F.isnan(number) | (F.abs(number) == float("inf")))
-    bad_users = fitted.users.where(is_bad).count()
-    if isinstance(fitted.items, FactorTable):
-        items_are_finite = fitted.items.table.where(is_bad).isEmpty()
-    else:
-        has_factor = ~np.isnan(fitted.items).all(axis=1)
-        items_are_finite = np.isfinite(fitted.items[has_factor]).all()
-    if bad_users or not items_are_finite:
-        raise InputError(
-            f"ALS diverged: {bad_users:,} users have factors that are not finite."
-            " Raise reg, lower alpha, or scale the values down."
+        return _train_mllib(train, candidates, rows, params, work)
+    if rows is not None:
+        return blocked_trainer.train(train, (candidates, rows), params, work, n_pairs)
+    if n_pairs <= params.driver_pairs:
+        logger.info(
+            "als: %s pairs, at most %s (driver_pairs): the driver trains", f"{n_pairs:,}", f"{params.driver_pairs:,}"
         )
-    return fitted
+    return trainer.train(train, candidates, params, work / "user_factors", n_pairs)
 
 
 def _train_mllib(
@@ -146,17 +135,17 @@ def _train_mllib(
     training_users = training_pairs.select(F.col("user").alias("id")).distinct()
     # MLlib also gives a factor, of zeros, to a user with nothing but dislikes.
     users = model.userFactors.join(training_users, "id", "left_semi")
-    path = str(work / "user_factors")
-    users.select(F.col("id").alias("user"), "features").write.parquet(path)
+    written = write_factors(users.select(F.col("id").alias("user"), "features"), work / "user_factors")
     training_items = training_pairs.select(F.col("item").alias("id")).distinct()
     item_factors = model.itemFactors.join(training_items, "id", "left_semi")
     items: np.ndarray | FactorTable
     if rows is None:
         items = collect_item_factors(item_factors, candidates, params.rank)
+        trainer.require_finite(items[~np.isnan(items).all(axis=1)])
     else:
         by_item = item_factors.withColumnRenamed("id", "item")
         items = FactorTable.write(by_item, (candidates, params.rank, rows), work / "item_factors")
-    return FittedALS(spark.read.parquet(path), items)
+    return FittedALS(written, items)
 
 
 def collect_item_factors(factors: DataFrame, candidates: int, rank: int) -> np.ndarray:

@@ -35,25 +35,20 @@ import numpy as np
 from pyspark import RDD, StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from scipy.sparse import csr_array
 
-from recsys import kernels, linalg
+from recsys import linalg
 from recsys.als import solvers
 from recsys.errors import InputError
 from recsys.locations import Location
 from recsys.schema import VALUE
-from recsys.spark.item_blocks import FactorTable, PackedRows, factors_frame, pack_rows
-from recsys.spark.ranking.recommend import BLOCK_BYTES, merge_lists
+from recsys.spark.item_blocks import FactorTable, PackedRows, factors_frame, pack_rows, write_factors
 from recsys.spark.training import blocks, training_curve
+from recsys.spark.training.block_sets import sum_partitions
+from recsys.spark.training.blocked_validation import BlockedValidation
+from recsys.spark.training.blocks import Key, UserBlock
 from recsys.spark.training.parameters import SparkALSParameters
-from recsys.spark.training.trainer import BLOCK_PAIRS, FittedALS, sum_partitions
-from recsys.spark.training.training_curve import NDCG_CUTOFF, TrainingCurve, ValidationUsers
-
-Key = tuple[int, int, int]
-"""The receiver of a message, its sender, and its number among those of one sender to one receiver.
-
-What a block keeps for itself has the sender -1.
-"""
+from recsys.spark.training.trainer import BLOCK_PAIRS, FittedALS
+from recsys.spark.training.training_curve import TrainingCurve
 
 Elements = Iterable[tuple[Key, Any]]
 """A partition: first what the block keeps, then its messages in the order of their senders."""
@@ -63,41 +58,6 @@ MESSAGE_BYTES = 2**20
 
 receiver = operator.itemgetter(0)
 """The partition of a key. Spark knows that two RDDs are partitioned alike by this one object."""
-
-
-class UserBlock(NamedTuple):
-    """The pairs of some users.
-
-    Attributes:
-        packed: the bytes of a :class:`blocks.HistoryBlock`, whose items are positions in ``items``.
-        items: int32[n], the distinct items of all pairs, ascending.
-    """
-
-    packed: bytes
-    items: np.ndarray
-
-    @classmethod
-    def from_histories(cls, packed: bytes) -> UserBlock:
-        """Return the block for the bytes of a :class:`blocks.HistoryBlock`."""
-        histories = blocks.HistoryBlock.from_bytes(packed)
-        items, positions = np.unique(histories.items, return_inverse=True)
-        return cls(histories._replace(items=positions.astype(np.int32)).to_bytes(), items)
-
-    def cut(self, rows: int, most: int) -> Iterator[tuple[int, int, slice, np.ndarray]]:
-        """Divide ``items`` by item block, and each part further into messages.
-
-        Yields the number of the item block, the number of the message among those of this block,
-        its part of ``items``, and these items as rows of the item block, int32.
-
-        Args:
-            rows: the number of items in an item block.
-            most: the largest number of items in a message.
-        """
-        numbers, starts = np.unique(self.items // rows, return_index=True)
-        for number, start, stop in zip(numbers.tolist(), starts, [*starts[1:], len(self.items)], strict=True):
-            for message, first in enumerate(range(start, stop, most)):
-                part = slice(first, min(first + most, stop))
-                yield number, message, part, self.items[part] - np.int32(number * rows)
 
 
 class SolvedBlock(NamedTuple):
@@ -168,7 +128,9 @@ class ItemSystem(NamedTuple):
         return residual @ self.axes / diagonal @ self.axes.T
 
 
-def train(pairs: DataFrame, shape: tuple[int, int], params: SparkALSParameters, path: Location) -> FittedALS:
+def train(
+    pairs: DataFrame, shape: tuple[int, int], params: SparkALSParameters, path: Location, n_pairs: int
+) -> FittedALS:
     """Train ALS on the pairs of a log with item factors in blocks, and return the factors.
 
     The result is that of :func:`recsys.spark.training.trainer.train` up to rounding, but ``items``
@@ -179,16 +141,17 @@ def train(pairs: DataFrame, shape: tuple[int, int], params: SparkALSParameters, 
         shape: the number of items, all of whose rows are below it, and the number in a block.
         params: the parameters of ALS.
         path: folder for the tables of user factors and of item factors.
+        n_pairs: the number of rows of ``pairs``.
 
     Raises:
-        InputError: an item factor is not finite.
+        InputError: a factor is not finite.
     """
     spark = pairs.sparkSession
     context = spark.sparkContext
     hop = context.getLocalProperty("spark.job.description") or "fit"
     if context.getCheckpointDir() is None:
         context.setCheckpointDir(str(path / "checkpoints"))
-    n_blocks = max(4 * context.defaultParallelism, -(-pairs.count() // BLOCK_PAIRS))
+    n_blocks = max(4 * context.defaultParallelism, -(-n_pairs // BLOCK_PAIRS))
     packed = (
         pairs.select("user", "item", F.col(VALUE).cast("float").alias(VALUE))
         .repartition(n_blocks, "user")
@@ -200,14 +163,14 @@ def train(pairs: DataFrame, shape: tuple[int, int], params: SparkALSParameters, 
     fitter = _BlockedFitter(log, n_blocks, shape, params, hop)
     try:
         items = fitter.fit()
-        tables = {"user": fitter.all_users(items), "item": fitter.items_with_factor(items)}
-        for key, rows in tables.items():
-            context.setJobDescription(f"{hop}: write {key}s")
-            factors_frame(rows, spark, params.rank, key).write.parquet(str(path / f"{key}_factors"))
+        user_rows = fitter.all_users(items)
+        context.setJobDescription(f"{hop}: write factors")
+        users = write_factors(factors_frame(user_rows, spark, params.rank, "user"), path / "user_factors")
+        item_rows = fitter.items_with_factor(items)
+        item_factors = write_factors(factors_frame(item_rows, spark, params.rank, "item"), path / "item_factors")
     finally:
         context.setJobDescription(hop)
         fitter.release()
-    users, item_factors = (spark.read.parquet(str(path / f"{key}_factors")) for key in tables)
     n_items, rows_per_block = shape
     return FittedALS(users, FactorTable(item_factors, n_items, params.rank, rows_per_block), fitter.curve)
 
@@ -252,8 +215,10 @@ class _BlockedFitter:
 
         The factors of an item without a training pair are zeros.
         """
-        self._count_training_pairs("count")
-        validation = self._hold_out_users()
+        n_users = self._count_users()
+        validation = self._hold_out_users(n_users)
+        self.n_users = n_users - (validation.n_held_out if validation else 0)
+        self.pair_counts = self._count_training_pairs()
         items = self._keep(self._initial_items())
         gram, penalty = self._measure_items(items, "start")
         solved, sums = self._solve_users(items, gram, "start")
@@ -269,17 +234,30 @@ class _BlockedFitter:
             unstored = float((gram * sums[0]).sum()) if self.params.implicit else 0.0
             self.curve.losses.append(float(sums[1][0]) + unstored + penalty)
             if validation:
-                self.curve.quality.append(self._quality(validation, items, gram))
+                self.curve.quality.append(validation.evaluate(items, _axes(gram, self.params)))
         if validation:
-            self.curve.measure = validation.measure
-            self.curve.validation_users = validation.n_users
+            self.curve.measure = validation.users.measure
+            self.curve.validation_users = validation.users.n_users
             # The pairs of the validation users are not counted yet, so popularity has not seen them.
-            self.curve.short_histories = self._compare_with_popular(validation, items, gram)
+            axes = _axes(gram, self.params)
+            self.curve.short_histories = validation.compare_with_popular(items, axes, self.pair_counts)
             self.holdout_interval = 0
-            self._count_training_pairs("count")
+            self.n_users = n_users
+            self.pair_counts = self._count_training_pairs()
             solved, sums = self._solve_users(items, gram, "all users")
             items = self._step_items(items, solved, sums)
         return items
+
+    def _hold_out_users(self, n_users: int) -> BlockedValidation | None:
+        """Choose the validation users. The result is None if there are too few users."""
+        interval = training_curve.holdout_interval(n_users)
+        if not interval:
+            return None
+        self._describe_jobs("hold out users")
+        validation = BlockedValidation.draw(self.log, interval, (self.n_items, self.rows), self.params)
+        if validation:
+            self.holdout_interval = interval
+        return validation
 
     def all_users(self, items: RDD[tuple[Key, np.ndarray]]) -> RDD[PackedRows]:
         """Return the factors of all users with a training pair, computed in float64.
@@ -433,11 +411,21 @@ class _BlockedFitter:
         """Return what ``work`` makes of the pair counts, the state and the messages of each item block."""
         return self.pair_counts.union(state).union(messages).mapPartitions(work, preservesPartitioning=True)
 
-    # --- Validation users -------------------------------------------------------------------------
+    # --- Counts -----------------------------------------------------------------------------------
 
-    def _count_training_pairs(self, name: str) -> None:
-        """Count the training pairs of each item and the users, without held-out users."""
-        self._describe_jobs(name)
+    def _count_users(self) -> int:
+        """Return the number of users in all blocks."""
+        self._describe_jobs("count")
+
+        def count(elements: Elements) -> Iterator[tuple[np.ndarray, ...]]:
+            users = [len(blocks.HistoryBlock.from_bytes(block.packed).users) for _, block in elements]
+            yield (np.array([sum(users)]),)
+
+        (n_users,) = sum_partitions(self.log.mapPartitions(count))
+        return int(n_users[0])
+
+    def _count_training_pairs(self) -> RDD[tuple[Key, np.ndarray]]:
+        """Return the number of training pairs of each item, without held-out users. Nothing is computed yet."""
         params, interval, rows, n_items = self.params, self.holdout_interval, self.rows, self.n_items
 
         def count(block: UserBlock) -> tuple[UserBlock, np.ndarray]:
@@ -451,101 +439,8 @@ class _BlockedFitter:
                 pair_counts[local] += counts
             yield (number, -1, 0), pair_counts
 
-        def count_users(elements: Elements) -> Iterator[tuple[np.ndarray, ...]]:
-            users = [len(_training_users(block, params, interval).users) for _, block in elements]
-            yield (np.array([sum(users)]),)
-
-        (n_users,) = sum_partitions(self.log.mapPartitions(count_users))
-        self.n_users = int(n_users[0])
         counted = self._send(self.log, count).mapPartitionsWithIndex(add, preservesPartitioning=True)
-        self.pair_counts = self._keep(counted)
-
-    def _hold_out_users(self) -> ValidationUsers | None:
-        """Choose the validation users, and count the pairs of all other users.
-
-        The result is None if there are too few users.
-        """
-        self.holdout_interval = interval = training_curve.holdout_interval(self.n_users)
-        if not interval:
-            return None
-        self._describe_jobs("hold out users")
-        seed = self.params.seed
-
-        def held_out(element: tuple[Key, UserBlock]) -> tuple[np.ndarray, linalg.CSR]:
-            _, block = element
-            histories = blocks.HistoryBlock.from_bytes(block.packed).split_users(seed, interval)[0]
-            return histories.users, (histories.indptr, block.items[histories.items], histories.values)
-
-        validation = ValidationUsers.draw(self.log.map(held_out).collect(), self.n_items, self.params)
-        if validation is None:
-            self.holdout_interval = 0
-        else:
-            self._count_training_pairs("count training pairs")
-        return validation
-
-    def _quality(self, validation: ValidationUsers, items: RDD[tuple[Key, np.ndarray]], gram: np.ndarray) -> float:
-        """Return what :meth:`ValidationUsers.evaluate` returns for these item factors."""
-        x = self._fold_in(validation.seen, items, gram)
-        if self.params.implicit:
-            return float(np.nanmean(validation.ndcg_of(self._best_items(validation.seen, x, items))))
-        hidden_items, positions = np.unique(validation.hidden.indices, return_inverse=True)
-        return validation.rmse_of(x, self._rows_of(items, hidden_items)[positions])
-
-    def _compare_with_popular(
-        self, validation: ValidationUsers, items: RDD[tuple[Key, np.ndarray]], gram: np.ndarray
-    ) -> dict[str, Any] | None:
-        if not self.params.implicit:
-            return None
-        lists = self._best_items(validation.seen, self._fold_in(validation.seen, items, gram), items)
-        # Plus one, because items that nobody has are scored too.
-        counts = self.pair_counts.mapValues(lambda counts: counts[:, None].astype(np.float32) + 1)
-        popular = self._best_items(validation.seen, np.ones((validation.n_users, 1), dtype=np.float32), counts)
-        return validation.compare(validation.ndcg_of(lists), validation.ndcg_of(popular))
-
-    def _fold_in(self, seen: csr_array, items: RDD[tuple[Key, np.ndarray]], gram: np.ndarray) -> np.ndarray:
-        needed, positions = np.unique(seen.indices, return_inverse=True)
-        matrix = (seen.indptr, positions.astype(np.int32), seen.data)
-        return self.params.solve_rows(matrix, self._rows_of(items, needed), _axes(gram, self.params), self.n_items)
-
-    def _rows_of(self, items: RDD[tuple[Key, np.ndarray]], needed: np.ndarray) -> np.ndarray:
-        """Return the factors of some items, float32[n, rank]. Items are ascending."""
-        rows = self.rows
-
-        def pick(element: tuple[Key, np.ndarray]) -> np.ndarray:
-            (number, *_), y = element
-            local = needed - number * rows
-            return y[local[(local >= 0) & (local < len(y))]]
-
-        return np.concatenate(items.map(pick).collect())
-
-    def _best_items(self, seen: csr_array, x: np.ndarray, items: RDD[tuple[Key, np.ndarray]]) -> np.ndarray:
-        """Return the lists of the validation users without seen items, int32[m, k].
-
-        Args:
-            seen: csr (users, items).
-            x: float32[users, rank], the factors of the users.
-            items: for each item block, float32[m, rank], zeros for items that are not scored.
-        """
-        rows = self.rows
-
-        def select(element: tuple[Key, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-            blocks.use_one_thread()
-            (number, *_), y = element
-            in_block = seen[:, number * rows : number * rows + len(y)].sorted_indices()
-            lists = []
-            n_users = max(1, BLOCK_BYTES // (4 * len(y)))
-            for start in range(0, len(x), n_users):
-                scores = x[start : start + n_users] @ y.T
-                scores[:, ~y.any(axis=1)] = np.nan
-                seen_block = in_block[start : start + n_users]
-                lists.append(kernels.select_top_k(scores, seen_block.indptr, seen_block.indices, NDCG_CUTOFF))
-            list_items, list_scores = (np.concatenate(part) for part in zip(*lists, strict=True))
-            return list_items, list_scores
-
-        merged, *later_lists = items.map(select).collect()
-        for number, lists in enumerate(later_lists, start=1):
-            merged = merge_lists(merged, lists, number * rows)
-        return merged[0]
+        return self._keep(counted)
 
     # --- Spark ------------------------------------------------------------------------------------
 

@@ -108,6 +108,48 @@ class HistoryBlock(NamedTuple):
         return weight, np.where(self.values > 0, 1 + weight, np.float32(0))
 
 
+Key = tuple[int, int, int]
+"""The receiver of a message, its sender, and its number among those of one sender to one receiver.
+
+What a block keeps for itself has the sender -1.
+"""
+
+
+class UserBlock(NamedTuple):
+    """The pairs of some users, for a training with item factors in blocks.
+
+    Attributes:
+        packed: the bytes of a :class:`HistoryBlock`, whose items are positions in ``items``.
+        items: int32[n], the distinct items of all pairs, ascending.
+    """
+
+    packed: bytes
+    items: np.ndarray
+
+    @classmethod
+    def from_histories(cls, packed: bytes) -> UserBlock:
+        """Return the block for the bytes of a :class:`HistoryBlock`."""
+        histories = HistoryBlock.from_bytes(packed)
+        items, positions = np.unique(histories.items, return_inverse=True)
+        return cls(histories._replace(items=positions.astype(np.int32)).to_bytes(), items)
+
+    def cut(self, rows: int, most: int) -> Iterator[tuple[int, int, slice, np.ndarray]]:
+        """Divide ``items`` by item block, and each part further into messages.
+
+        Yields the number of the item block, the number of the message among those of this block,
+        its part of ``items``, and these items as rows of the item block, int32.
+
+        Args:
+            rows: the number of items in an item block.
+            most: the largest number of items in a message.
+        """
+        numbers, starts = np.unique(self.items // rows, return_index=True)
+        for number, start, stop in zip(numbers.tolist(), starts, [*starts[1:], len(self.items)], strict=True):
+            for message, first in enumerate(range(start, stop, most)):
+                part = slice(first, min(first + most, stop))
+                yield number, message, part, self.items[part] - np.int32(number * rows)
+
+
 PackedBlocks = Iterator[bytes]
 """The blocks of a partition, each as the bytes of :meth:`HistoryBlock.to_bytes`."""
 
@@ -145,26 +187,23 @@ def pack_blocks(seed: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.R
     return work
 
 
-def count_training_pairs(
-    n_items: int, params: SparkALSParameters, holdout_interval: int
-) -> Callable[[PackedBlocks], PartialSums]:
-    """Return a function that counts the training pairs of each item and the users of the training.
+def count_training_pairs(n_items: int, params: SparkALSParameters) -> Callable[[PackedBlocks], PartialSums]:
+    """Return a function that counts the training pairs of each item, and the users.
 
     The function takes the blocks of a partition, as bytes, and yields one tuple: the number of
     training pairs of each item, int64[n_items] (see ``SparkALSParameters.is_training_pair``), and
-    the number of users, int64[1]. Held-out users and their pairs are not counted.
+    the number of users, int64[1].
 
     Args:
         n_items: the number of items.
         params: the parameters, which say what a training pair is.
-        holdout_interval: about one user in this many is held out. 0: none.
     """
 
     def work(blocks: PackedBlocks) -> PartialSums:
         pair_counts = np.zeros(n_items, dtype=np.int64)
         n_users = 0
         for raw in blocks:
-            _, block = HistoryBlock.from_bytes(raw).split_users(params.seed, holdout_interval)
+            block = HistoryBlock.from_bytes(raw)
             training_items = block.items[params.is_training_pair(block.values)]
             pair_counts += np.bincount(training_items, minlength=n_items)
             n_users += len(block.users)
@@ -189,7 +228,6 @@ def solve_training_users(
     """
 
     def work(raw: bytes) -> tuple[bytes, np.ndarray]:
-        use_one_thread()
         items, axes = shared.value
         _, block = HistoryBlock.from_bytes(raw).split_users(params.seed, holdout_interval)
         return raw, params.solve_rows((block.indptr, block.items, block.values), items, axes)
@@ -308,13 +346,32 @@ def hessian_product(
 
 
 def solve_all_users(
+    raw: bytes, items: np.ndarray, axes: solvers.Axes | None, params: SparkALSParameters
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compute the factors of all users of a block, also of held-out ones, in float64.
+
+    The result is the rows of the users with a training pair, int32[m], and their factors,
+    float32[m, rank].
+
+    Args:
+        raw: the block as bytes.
+        items: float64[items, rank], the item factors.
+        axes: their principal axes. None for explicit feedback.
+        params: the parameters of ALS.
+    """
+    block = HistoryBlock.from_bytes(raw)
+    factors = params.solve_rows((block.indptr, block.items, block.values), items, axes)
+    has_pairs = params.count_training_pairs(block.indptr, block.values) > 0
+    return block.users[has_pairs], factors[has_pairs].astype(np.float32)
+
+
+def solve_users_in_batches(
     shared: Broadcast[np.ndarray], params: SparkALSParameters
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """Return the function that computes the factors of all users of a block, in float64.
+    """Return the function with which executors call :func:`solve_all_users` for blocks.
 
     The function takes Arrow batches with the column ``block`` (:func:`pack_blocks`). It yields
-    batches with the columns ``user`` and ``features``, in which factors are float32. Users without
-    a training pair are left out.
+    batches with the columns ``user`` and ``features``.
 
     Args:
         shared: the broadcast of the item factors, float32[items, rank].
@@ -327,12 +384,9 @@ def solve_all_users(
         axes = solvers.principal_axes(items) if params.implicit else None
         for batch in batches:
             for raw in batch.column(0):
-                block = HistoryBlock.from_bytes(raw.as_py())
-                factors = params.solve_rows((block.indptr, block.items, block.values), items, axes)
-                has_pairs = params.count_training_pairs(block.indptr, block.values) > 0
-                factors = factors[has_pairs].astype(np.float32)
+                users, factors = solve_all_users(raw.as_py(), items, axes, params)
                 offsets = pa.array(np.arange(len(factors) + 1, dtype=np.int32) * params.rank)
                 features = pa.ListArray.from_arrays(offsets, pa.array(factors.ravel()))
-                yield pa.RecordBatch.from_arrays([pa.array(block.users[has_pairs]), features], ["user", "features"])
+                yield pa.RecordBatch.from_arrays([pa.array(users), features], ["user", "features"])
 
     return work

@@ -42,6 +42,10 @@ class SparkALSParameters(ALSParameters):
         int | None,
         Field(ge=1, description="user and item blocks of MLlib; unset: one per core, at least 10"),
     ] = None
+    driver_pairs: Annotated[
+        int,
+        Field(ge=0, description="a log of at most this number of pairs is trained by the driver alone; 0: never"),
+    ] = 2**19
     checkpoint_every: Annotated[
         int,
         Field(ge=1, description="iterations of MLlib, or with item factors in blocks, between checkpoints"),

@@ -15,18 +15,22 @@ A task has one block and twice the item factors in memory. In each step tasks ×
 are sent over the network, for any number of users. The driver has the item factors. If a block is
 lost, it is packed and solved again, without any other block. So no checkpoint is needed.
 
+Each step on the executors is a Spark job, four per sweep, and a job takes longer than the step itself
+if the log is small. So a log of at most ``driver_pairs`` pairs is packed into one block on the driver,
+and the driver computes the same steps by the same functions.
+
 References: Hu, Koren and Volinsky, ICDM 2008 (the objective); Takács, Pilászy and Tikk, RecSys 2011
 (conjugate gradients inside ALS).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import reduce
+from collections.abc import Callable
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
-from pyspark import RDD, Broadcast, StorageLevel
+from pyspark import SparkContext, StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -35,8 +39,9 @@ from recsys.als import solvers
 from recsys.errors import InputError
 from recsys.locations import Location
 from recsys.schema import VALUE
-from recsys.spark.item_blocks import FactorTable
+from recsys.spark.item_blocks import FactorTable, factors_frame, pack_rows, write_factors
 from recsys.spark.training import blocks, training_curve
+from recsys.spark.training.block_sets import DriverBlocks, ExecutorBlocks
 from recsys.spark.training.parameters import SparkALSParameters
 from recsys.spark.training.training_curve import TrainingCurve, ValidationUsers
 
@@ -46,11 +51,7 @@ BLOCK_PAIRS = 2**19
 MAX_BLOCKS_PER_TASK = 64
 """Largest number of blocks of one task. With more blocks there are more tasks than cores."""
 
-MAX_DIRECT_SUMS = 16
-"""Largest number of partial sums that the driver adds up by itself.
-
-More of them are first added up in groups on the executors.
-"""
+Blocks = ExecutorBlocks | DriverBlocks
 
 
 class FittedALS(NamedTuple):
@@ -69,7 +70,7 @@ class FittedALS(NamedTuple):
     curve: TrainingCurve | None = None
 
 
-def train(pairs: DataFrame, candidates: int, params: SparkALSParameters, path: Location) -> FittedALS:
+def train(pairs: DataFrame, candidates: int, params: SparkALSParameters, path: Location, n_pairs: int) -> FittedALS:
     """Train ALS on the pairs of a log, and return the factors of users and items.
 
     The user factors are computed last, in float64, from the final item factors and all pairs of
@@ -77,47 +78,73 @@ def train(pairs: DataFrame, candidates: int, params: SparkALSParameters, path: L
     while the sweeps run (:mod:`recsys.spark.training.training_curve`). After the sweeps the item
     factors are updated once more, with the pairs of all users.
 
-    The same data, parameters and number of cores give the same factors, bit for bit.
+    The same data and parameters give the same factors, bit for bit; on the executors, also the
+    number of cores must be the same.
 
     Args:
         pairs: columns (user, item, value), one row per pair. ``user`` and ``item`` are row numbers.
         candidates: number of items; all item rows are below it.
         params: the parameters of ALS.
         path: folder for the table of user factors.
+        n_pairs: the number of rows of ``pairs``.
 
     Raises:
-        InputError: an item factor is not finite.
+        InputError: a factor is not finite.
     """
-    spark = pairs.sparkSession
-    context = spark.sparkContext
+    context = pairs.sparkSession.sparkContext
     hop = context.getLocalProperty("spark.job.description") or "fit"
-    cores = context.defaultParallelism
-    # Several blocks per core, so that all cores finish at about the same time.
-    n_blocks = max(4 * cores, -(-pairs.count() // BLOCK_PAIRS))
+    rows = pairs.select("user", "item", F.col(VALUE).cast("float").alias(VALUE))
+    try:
+        if n_pairs <= params.driver_pairs:
+            return _train_on_driver(rows, candidates, params, path)
+        # Several blocks per core, so that all cores finish at about the same time.
+        n_blocks = max(4 * context.defaultParallelism, -(-n_pairs // BLOCK_PAIRS))
+        return _train_on_executors(rows, candidates, params, path, n_blocks)
+    finally:
+        context.setJobDescription(hop)
+
+
+def _train_on_driver(rows: DataFrame, candidates: int, params: SparkALSParameters, path: Location) -> FittedALS:
+    """Train ALS on rows (user, item, value), which fit into one block on the driver."""
+    spark = rows.sparkSession
+    packed = blocks.pack_blocks(params.seed)(iter(rows.toArrow().to_batches()))
+    log = [block.as_py() for batch in packed for block in batch.column(0)]
+    fitter = _Fitter(DriverBlocks(log), candidates, params, spark.sparkContext)
+    items = fitter.fit()
+    fixed = items.astype(np.float64)
+    axes = solvers.principal_axes(fixed) if params.implicit else None
+    solved = (pack_rows(*blocks.solve_all_users(block, fixed, axes, params)) for block in log)
+    users = factors_frame(chain.from_iterable(solved), spark, params.rank, "user")
+    fitter.describe_jobs("write users")
+    return FittedALS(write_factors(users, path), fitter.only_trained(items), fitter.curve)
+
+
+def _train_on_executors(
+    rows: DataFrame, candidates: int, params: SparkALSParameters, path: Location, n_blocks: int
+) -> FittedALS:
+    """Train ALS on rows (user, item, value), which are packed into blocks on the executors."""
+    context = rows.sparkSession.sparkContext
     packed = (
-        pairs.select("user", "item", F.col(VALUE).cast("float").alias(VALUE))
-        .repartition(n_blocks, "user")
+        rows.repartition(n_blocks, "user")
         .mapInArrow(blocks.pack_blocks(params.seed), "block binary")
         .persist(StorageLevel.MEMORY_AND_DISK)
     )
     # Each task sends one partial sum per step, so few tasks send less.
-    tasks = max(cores, n_blocks // MAX_BLOCKS_PER_TASK)
+    tasks = max(context.defaultParallelism, n_blocks // MAX_BLOCKS_PER_TASK)
     # Rows are coalesced before they are given to Python: afterwards each step would need one more
     # Python process, which does nothing but pass the blocks on.
     log = packed.coalesce(tasks).rdd.map(lambda row: bytes(row[0]))
     try:
-        fitter = _Fitter(log, candidates, params, hop)
+        fitter = _Fitter(ExecutorBlocks(log), candidates, params, context)
         items = fitter.fit()
-        context.setJobDescription(hop)
+        fitter.describe_jobs("write users")
         shared = context.broadcast(items)
-        users = packed.mapInArrow(blocks.solve_all_users(shared, params), "user int, features array<float>")
-        users.write.parquet(str(path))
+        users = packed.mapInArrow(blocks.solve_users_in_batches(shared, params), "user int, features array<float>")
+        written = write_factors(users, path)
         shared.destroy()
     finally:
-        context.setJobDescription(hop)
         packed.unpersist()
-    items = np.where(fitter.pair_counts[:, None] > 0, items, np.float32(np.nan))
-    return FittedALS(spark.read.parquet(str(path)), items, fitter.curve)
+    return FittedALS(written, fitter.only_trained(items), fitter.curve)
 
 
 class _Sums(NamedTuple):
@@ -133,18 +160,18 @@ class _State(NamedTuple):
 
     Attributes:
         items: float32[items, rank].
-        solved: pairs (packed block of users, float32[m, rank] of their factors), on the executors.
+        solved: pairs (packed block of users, float32[m, rank] of their factors).
         shared: the broadcast of ``items`` from which ``solved`` is computed.
         sums: the sums over all blocks that the next update of the items needs.
     """
 
     items: np.ndarray
-    solved: RDD[tuple[bytes, np.ndarray]]
-    shared: Broadcast[Any]
+    solved: Blocks
+    shared: Any
     sums: _Sums
 
     def release(self) -> None:
-        self.solved.unpersist()
+        self.solved.release()
         self.shared.destroy()
 
 
@@ -156,11 +183,11 @@ class _Fitter:
         n_users: the number of users that have a training pair and are not held out.
     """
 
-    def __init__(self, log: RDD[bytes], candidates: int, params: SparkALSParameters, hop: str) -> None:
+    def __init__(self, log: Blocks, candidates: int, params: SparkALSParameters, context: SparkContext) -> None:
         self.log = log
         self.params = params
-        self.hop = hop
-        self.context = log.context
+        self.context = context
+        self.hop = context.getLocalProperty("spark.job.description") or "fit"
         self.shape = (candidates, params.rank)
         self.curve = TrainingCurve()
         self.holdout_interval = 0
@@ -170,7 +197,10 @@ class _Fitter:
 
         The factors of an item without a training pair are zeros.
         """
-        self._count_training_pairs("count")
+        self.describe_jobs("count")
+        counts, (n_users,) = self.log.sum(blocks.count_training_pairs(self.shape[0], self.params))
+        self.pair_counts = counts
+        self.n_users = int(n_users)
         validation = self._hold_out_users()
         deviation = 0.1 / np.sqrt(self.params.rank)
         start = np.random.default_rng(self.params.seed).normal(0.0, deviation, self.shape)
@@ -186,33 +216,36 @@ class _Fitter:
         if validation:
             self.curve.measure = validation.measure
             self.curve.validation_users = validation.n_users
-            # The pairs of the validation users are not counted yet, so popularity has not seen them.
+            # The pairs of the validation users are not counted here, so popularity has not seen them.
             self.curve.short_histories = validation.compare_with_popular(items, self.pair_counts)
             self.holdout_interval = 0
-            self._count_training_pairs("count")
+            self.pair_counts = counts
+            self.n_users = int(n_users)
             state = self._solve_users(items, "all users", state)
             items = self._step_items(state, "all users")
         state.release()
+        require_finite(items)
         return items
 
     def _hold_out_users(self) -> ValidationUsers | None:
-        """Choose the validation users, and count the pairs of all other users.
+        """Choose the validation users, and take held-out users and their pairs out of the counts.
 
         The result is None if there are too few users.
         """
-        self.holdout_interval = training_curve.holdout_interval(self.n_users)
-        if not self.holdout_interval:
+        interval = training_curve.holdout_interval(self.n_users)
+        if not interval:
             return None
-        self._describe_jobs("hold out users")
+        self.describe_jobs("hold out users")
         seed = self.params.seed
-        interval = self.holdout_interval
-        held_out = self.log.map(lambda raw: blocks.HistoryBlock.from_bytes(raw).split_users(seed, interval)[0])
-        histories = [(block.users, (block.indptr, block.items, block.values)) for block in held_out.collect()]
+        held_out = self.log.collect(lambda raw: blocks.HistoryBlock.from_bytes(raw).split_users(seed, interval)[0])
+        histories = [(block.users, (block.indptr, block.items, block.values)) for block in held_out]
         validation = ValidationUsers.draw(histories, self.shape[0], self.params)
-        if validation is None:
-            self.holdout_interval = 0
-        else:
-            self._count_training_pairs("count training pairs")
+        if validation is not None:
+            self.holdout_interval = interval
+            packed = (block.to_bytes() for block in held_out)
+            (held_out_counts,) = blocks.count_training_pairs(self.shape[0], self.params)(packed)
+            self.pair_counts = self.pair_counts - held_out_counts[0]
+            self.n_users -= int(held_out_counts[1][0])
         return validation
 
     def _solve_users(self, items: np.ndarray, name: str, previous: _State | None = None) -> _State:
@@ -227,15 +260,12 @@ class _Fitter:
         Raises:
             InputError: a factor in ``items`` is not finite.
         """
-        if not np.isfinite(items).all():
-            raise InputError("ALS diverged: item factors are not finite. Raise reg, or scale the values down.")
-        self._describe_jobs(f"{name}: users")
+        require_finite(items)
+        self.describe_jobs(f"{name}: users")
         axes = solvers.principal_axes(items) if self.params.implicit else None
-        shared = self.context.broadcast((items, axes))
+        shared = self.log.share((items, axes))
         solved = self.log.map(blocks.solve_training_users(shared, self.params, self.holdout_interval))
-        solved = solved.persist(StorageLevel.MEMORY_AND_DISK)
-        partial_sums = solved.mapPartitions(blocks.residual_gram_loss(shared, self.params, self.holdout_interval))
-        sums = _Sums(*sum_partitions(partial_sums))
+        sums = _Sums(*solved.sum(blocks.residual_gram_loss(shared, self.params, self.holdout_interval)))
         if previous:
             previous.release()
         return _State(items, solved, shared, sums)
@@ -262,19 +292,18 @@ class _Fitter:
         """Return the function that multiplies each item's matrix A by the direction of the item.
 
         A is the matrix of the item's linear system A y = b. The function takes the directions as
-        [rank, items], one column per item, and returns the products in the same shape. Each call
-        runs one Spark job.
+        [rank, items], one column per item, and returns the products in the same shape. On the
+        executors each call runs one Spark job.
         """
         step = 0
 
         def multiply(directions: np.ndarray) -> np.ndarray:
             nonlocal step
             step += 1
-            self._describe_jobs(f"{name}: items, step {step}")
+            self.describe_jobs(f"{name}: items, step {step}")
             direction = np.ascontiguousarray(directions.T, dtype=np.float32)
-            shared = self.context.broadcast(direction)
-            work = blocks.hessian_product(shared, self.params, self.holdout_interval)
-            (minus_product,) = sum_partitions(state.solved.mapPartitions(work))
+            shared = self.log.share(direction)
+            (minus_product,) = state.solved.sum(blocks.hessian_product(shared, self.params, self.holdout_interval))
             shared.destroy()
             return (direction @ gram + penalty * direction - minus_product).T
 
@@ -300,33 +329,16 @@ class _Fitter:
         penalty = self.params.penalty(self.pair_counts, self.n_users) @ (items**2).sum(axis=1)
         return float(state.sums.loss[0] + unstored + penalty)
 
-    def _count_training_pairs(self, name: str) -> None:
-        self._describe_jobs(name)
-        work = blocks.count_training_pairs(self.shape[0], self.params, self.holdout_interval)
-        self.pair_counts, n_users = sum_partitions(self.log.mapPartitions(work))
-        self.n_users = int(n_users[0])
+    def only_trained(self, items: np.ndarray) -> np.ndarray:
+        """Return the item factors with NaN in the rows of items without a training pair."""
+        return np.where(self.pair_counts[:, None] > 0, items, np.float32(np.nan))
 
-    def _describe_jobs(self, text: str) -> None:
+    def describe_jobs(self, text: str) -> None:
+        """Set the description of the Spark jobs that follow."""
         self.context.setJobDescription(f"{self.hop}: {text}")
 
 
-# --- Sums ----------------------------------------------------------------------------------------------------
-
-
-def sum_partitions(partial_sums: RDD[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
-    """Add up the tuples of arrays that the partitions hold, one tuple per partition.
-
-    The result is one tuple. The order of the additions is always that of the partitions, so the
-    result is the same in every run.
-    """
-    n = partial_sums.getNumPartitions()
-    if n > MAX_DIRECT_SUMS:
-        group_size = int(np.ceil(np.sqrt(n)))
-        numbered = partial_sums.mapPartitionsWithIndex(lambda index, rows: ((index, row) for row in rows))
-        groups = numbered.repartitionAndSortWithinPartitions(-(-n // group_size), lambda index: index // group_size)
-        partial_sums = groups.mapPartitions(lambda rows: iter([_sum_tuples(row for _, row in rows)]))
-    return _sum_tuples(partial_sums.collect())
-
-
-def _sum_tuples(rows: Iterable[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
-    return reduce(lambda total, row: tuple(a + b for a, b in zip(total, row, strict=True)), rows)
+def require_finite(items: np.ndarray) -> None:
+    """Raise InputError if an item factor is not finite."""
+    if not np.isfinite(items).all():
+        raise InputError("ALS diverged: item factors are not finite. Raise reg, or scale the values down.")
