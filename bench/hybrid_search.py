@@ -1,0 +1,162 @@
+"""The search of `hybrid` beside one that tries every setting of every kind: quality and CPU seconds.
+
+    python bench/hybrid_search.py [LOG …]     writes its section of bench/RESULTS.md
+
+LOG is films-400, films-1000 or movielens; without any, all three.
+
+Both searches use the same trial, the same ladders, the same choice of weights and no time limit. The exhaustive one
+leaves out nothing because it promises little, and tries all combinations of the rungs of a kind, where there are at
+most MOST of them. Of a kind with more, it tries every rung of every ladder in turn, round after round, until no rung
+of any ladder is better. Logs are split by time; quality is that of the blend, on the trial that both searches see, and
+on the test part, which neither sees. The data is found by RECSYS_DATA, or ../shared/data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from itertools import product
+from math import prod
+from pathlib import Path
+from unittest import mock
+
+from results import table, write_section
+
+from recsys.data.reading.read import read_tables
+from recsys.data.splitting.split import split
+from recsys.data.splitting.strategies import ByTime
+from recsys.data.synthetic import film_world
+from recsys.evaluation.evaluate import evaluate
+from recsys.evaluation.settings import EvaluationSettings
+from recsys.evaluation.testing.significance import mean_ci
+from recsys.evaluation.truth import Truth
+from recsys.features.encoding import encode_features
+from recsys.models import build
+from recsys.models.combining import hybrid, search
+from recsys.models.combining.trial import Position
+from recsys.ranking.rank import recommend
+
+DATA = Path(os.environ.get("RECSYS_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+LOGS = {
+    "films-400": lambda: film_world(users=400, items=300, events=12_000),
+    "films-1000": lambda: film_world(users=1000, items=600, events=40_000),
+    "movielens": lambda: read_tables(DATA / "ml-latest-small"),
+}
+
+METRICS = ("ndcg@10", "ndcg@100")
+
+MOST = 5_000
+"""The largest number of combinations of rungs of a kind that are all tried."""
+
+
+def try_all(
+    start: Position,
+    lengths: Sequence[int],
+    value: Callable[[Position], float],
+    axes: Sequence[int] | None = None,
+    **_: float,
+) -> Position:
+    """Return the position with the highest value, in place of ``trial.climb``.
+
+    Args:
+        start, lengths, value, axes: as for ``climb``.
+    """
+    axes = range(len(lengths)) if axes is None else axes
+    if prod(lengths[axis] for axis in axes) <= MOST:
+        # The first ladders need no other fit, so they change fastest.
+        ranges = [range(length) if axis in axes else (start[axis],) for axis, length in enumerate(lengths)]
+        return max((position[::-1] for position in product(*ranges[::-1])), key=value)
+    position = start
+    while True:
+        before_round = position
+        for axis in axes:
+            rungs = [(*position[:axis], rung, *position[axis + 1 :]) for rung in range(lengths[axis])]
+            position = max(rungs, key=value)
+        if position == before_round:
+            return position
+
+
+@contextlib.contextmanager
+def exhaustive():
+    """Let hybrids search exhaustively."""
+    with mock.patch.object(search, "climb", try_all), mock.patch.object(hybrid, "PROMISING", 0.0):
+        yield
+
+
+def fit(parts, features, *, tries_all: bool):
+    """Return a fitted hybrid and its CPU seconds."""
+    model = build("hybrid", {"hold_out": "latest", "minutes": 1e6, "placebo": False})
+    began = time.process_time()
+    with exhaustive() if tries_all else contextlib.nullcontext():
+        model.fit(parts.train, features)
+    return model, time.process_time() - began
+
+
+def judge(model, parts):
+    """Return the metrics of each user of test."""
+    lists = recommend(model, parts.histories(), 100)
+    return evaluate(lists, Truth.from_split(parts, EvaluationSettings(metrics=METRICS)), name="hybrid").per_user
+
+
+def rows_of(name: str) -> tuple[list[list[str]], str]:
+    """Return the lines of the table for a log, and what the two searches chose."""
+    tables = LOGS[name]()
+    parts = split(tables.events, ByTime(), items=tables.items)
+    features = encode_features(tables.items, "item_id", parts.train.items)
+    fitted = {tries_all: fit(parts, features, tries_all=tries_all) for tries_all in (False, True)}
+    judged = {tries_all: judge(model, parts) for tries_all, (model, _) in fitted.items()}
+    lines = []
+    for tries_all, (model, seconds) in fitted.items():
+        settings = sum(part["tried"] for part in model.record["parts"].values())
+        means = [model.record["ablation"]["hybrid"], *(judged[tries_all][metric].mean() for metric in METRICS)]
+        search_name = "exhaustive" if tries_all else "hybrid's"
+        lines.append([f"{name}, {search_name}", f"{settings:,}", f"{seconds:,.0f}", *(f"{mean:.4f}" for mean in means)])
+    (quick, _), (slow, _) = fitted[False], fitted[True]
+    ratios = [
+        quick.record["ablation"]["hybrid"] / slow.record["ablation"]["hybrid"],
+        *(judged[False][metric].mean() / judged[True][metric].mean() for metric in METRICS),
+    ]
+    lines.append([f"{name}, ratio", "", f"{fitted[False][1] / fitted[True][1]:.3f}", *(f"{x:.4f}" for x in ratios)])
+    differences = [
+        "{} {:+.4f} [{:+.4f}, {:+.4f}]".format(metric, *mean_ci(judged[False][metric] - judged[True][metric]))
+        for metric in METRICS
+    ]
+    chosen = "; ".join(
+        f"{kind} {part['ndcg@100']:.4f} against {slow.record['parts'][kind]['ndcg@100']:.4f}"
+        for kind, part in quick.record["parts"].items()
+    )
+    return lines, (
+        f"{name}: {len(parts.train.users):,} × {len(parts.train.items):,}, {len(parts.train):,} pairs; the search of"
+        " the hybrid minus the exhaustive one on"
+        f" {len(judged[True]):,} users of test: {', '.join(differences)}. Weights"
+        f" {quick.record['weights']} against {slow.record['weights']}. Each kind on the trial: {chosen}."
+    )
+
+
+def main() -> None:
+    """Measure and write the section."""
+    names = sys.argv[1:] or list(LOGS)
+    lines, notes = [], []
+    for name in names:
+        of_log, note = rows_of(name)
+        lines += of_log
+        notes.append(note)
+        print(of_log, note, file=sys.stderr, flush=True)
+    heads = [
+        "log, search",
+        "settings tried",
+        "CPU s",
+        "ndcg@100 on the trial",
+        *(f"{name}, test" for name in METRICS),
+    ]
+    body = f"{table(heads, lines)}\n\n" + "\n\n".join(notes)
+    command = " ".join(["python bench/hybrid_search.py", *names])
+    write_section("hybrid-search", "The search of a hybrid beside an exhaustive one", command, body)
+
+
+if __name__ == "__main__":
+    main()
