@@ -57,8 +57,8 @@ def read_topk(path: str | Path, reading: ReadSettings | None = None) -> pd.DataF
     The file has the columns ``user_id``, ``item_id``, and ``rank`` or ``score`` or both. It may
     also have ``source`` and ``title``, which ``recsys recommend`` writes, or ``fold`` and
     ``spread`` of a table of predicted ratings. The file can have any format in which an event log
-    can be read. In the result, ids are text (as categories), or
-    integers if a Parquet file has integers.
+    can be read. In the result, ids are text (as categories), or integers if a Parquet file has
+    integers.
 
     Args:
         path: the path or ``file:`` URI of a file or of a folder of files.

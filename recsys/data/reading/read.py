@@ -263,15 +263,15 @@ def read_tables_with_bad_rows(events: Any, items: Any, users: Any, reading: Read
         tables.users = layout.users()
     # A table that the caller names takes the place of the one of the MovieLens layout.
     if items is not None:
-        side = read_attributes(items, ITEMS, reading)
-        tables.items = side.table
-        tables.duplicates["items"] = side.duplicates
-        by_table[side.name] = side.refusals
+        attributes = read_attributes(items, ITEMS, reading)
+        tables.items = attributes.table
+        tables.duplicates["items"] = attributes.duplicates
+        by_table[attributes.name] = attributes.refusals
     if users is not None:
-        side = read_attributes(users, USERS, reading)
-        tables.users = side.table
-        tables.duplicates["users"] = side.duplicates
-        by_table[side.name] = side.refusals
+        attributes = read_attributes(users, USERS, reading)
+        tables.users = attributes.table
+        tables.duplicates["users"] = attributes.duplicates
+        by_table[attributes.name] = attributes.refusals
     for column, table in ((USER, tables.users), (ITEM, tables.items)):
         if table is not None and column in tables.log:
             tables.log[column], table[column] = unify_ids(tables.log[column], table[column])
@@ -374,10 +374,10 @@ def read_items(items: Any, reading: ReadSettings | None = None) -> pd.DataFrame:
         InputError: as for :func:`read_tables`.
     """
     reading = reading or ReadSettings()
-    side = read_attributes(items, ITEMS, reading)
-    check_refused_share(side.name, side.refusals, reading)
-    side.table[ITEM] = unify_ids(side.table[ITEM])[0]
-    return side.table
+    attributes = read_attributes(items, ITEMS, reading)
+    check_refused_share(attributes.name, attributes.refusals, reading)
+    attributes.table[ITEM] = unify_ids(attributes.table[ITEM])[0]
+    return attributes.table
 
 
 def read_items_of_log(events: Any, items: Any = None, reading: ReadSettings | None = None) -> pd.DataFrame | None:
@@ -524,10 +524,8 @@ def _append_chunks(
         reasons = np.where(chunk.reasons > 0, chunk.reasons, reasons)
         refusals.add(chunk.source, reasons, chunk.line, chunk.text)
         if all_columns:
-            accepted = pd.concat(
-                [accepted, chunk.table[[name for name in chunk.table if name not in accepted]]],
-                axis=1,
-            )
+            further_columns = [column for column in chunk.table if column not in accepted]
+            accepted = pd.concat([accepted, chunk.table[further_columns]], axis=1)
         # A frame without refused rows is passed on as it is, which saves a copy.
         if reasons.any():
             accepted = accepted[reasons == 0]
@@ -614,7 +612,7 @@ class AttributeTable:
     duplicates: int
 
 
-def read_attributes(source: Any, kind: TableSchema, reading: ReadSettings) -> AttributeTable:
+def read_attributes(source: Any, schema: TableSchema, reading: ReadSettings) -> AttributeTable:
     """Read an items or users table with all its columns.
 
     Rows without an id are refused. If several rows have the same id, ``reading.duplicates`` says
@@ -623,16 +621,38 @@ def read_attributes(source: Any, kind: TableSchema, reading: ReadSettings) -> At
 
     Args:
         source: a path or a table in memory.
-        kind: :data:`recsys.schema.ITEMS` or :data:`recsys.schema.USERS`.
+        schema: :data:`recsys.schema.ITEMS` or :data:`recsys.schema.USERS`.
         reading: how files are read.
 
     Raises:
         InputError: the table cannot be read, is empty, or lacks a column.
     """
-    key = kind.required[0]
+    key = schema.required[0]
+    name, chunk = _read_whole_table(source, schema, reading)
+    reasons = chunk.reasons.copy()
+    refuse_rows(reasons, is_missing(chunk.table[key]), f"missing {key.removesuffix('_id')} id")
+    refuse_rows(reasons, is_undecodable(chunk.table[key]), "undecodable bytes")
+    if reading.duplicates is None:
+        repeated = chunk.table[key].where(reasons == 0).duplicated().to_numpy() & (reasons == 0)
+        reasons[repeated] = reason_code("duplicate id")
+    refusals = Refusals()
+    refusals.add(chunk.source, reasons, chunk.line, chunk.text)
+    table = chunk.table[reasons == 0].reset_index(drop=True)
+    n_rows = len(table)
+    if reading.duplicates is not None:
+        table = settle_duplicates(table, key, reading.duplicates)
+    return AttributeTable(name, table, refusals, n_rows - len(table))
+
+
+def _read_whole_table(source: Any, schema: TableSchema, reading: ReadSettings) -> tuple[str, RawChunk]:
+    """Return the name of an items or users table in messages, and all its rows and columns.
+
+    The arguments and the errors are those of :func:`read_attributes`.
+    """
+    key = schema.required[0]
     settings = reading.of_table(key)
     mapping = {key: key} | settings.columns
-    name = kind.name
+    name = schema.name
     if not isinstance(source, Source):
         source = require_table_or_path(source, name)
     if is_table(source):
@@ -643,25 +663,11 @@ def read_attributes(source: Any, kind: TableSchema, reading: ReadSettings) -> At
         name = str(source)
         chunks = read_chunks(source, mapping, settings, all_columns=True)
     chunk = concat_chunks(chunks, name)
-    kind.require(chunk.table.columns, chunk.source)
-    for column, source_name in reading.of_table(key).columns.items():
+    schema.require(chunk.table.columns, chunk.source)
+    for column, source_name in settings.columns.items():
         if column not in chunk.table and column != key:
             raise InputError(f"{name}: no column '{source_name}' to read {column} from: correct the column mapping.")
-    reasons = chunk.reasons.copy()
-    refuse_rows(reasons, is_missing(chunk.table[key]), f"missing {key.removesuffix('_id')} id")
-    refuse_rows(reasons, is_undecodable(chunk.table[key]), "undecodable bytes")
-    duplicates = 0
-    if reading.duplicates is None:
-        repeated = chunk.table[key].where(reasons == 0).duplicated().to_numpy() & (reasons == 0)
-        reasons[repeated] = reason_code("duplicate id")
-    refusals = Refusals()
-    refusals.add(chunk.source, reasons, chunk.line, chunk.text)
-    table = chunk.table[reasons == 0].reset_index(drop=True)
-    if reading.duplicates is not None:
-        n_rows = len(table)
-        table = settle_duplicates(table, key, reading.duplicates)
-        duplicates = n_rows - len(table)
-    return AttributeTable(name, table, refusals, duplicates)
+    return name, chunk
 
 
 def settle_duplicates(table: pd.DataFrame, key: str, rule: str) -> pd.DataFrame:
