@@ -81,10 +81,14 @@ class ServedModel:
 
     Attributes:
         name: the name under which the server has it.
+        path: the folder of the bundle or run.
+        saved: the model, with its histories and items.
         version: the first 16 digits of the SHA-256 of the card of the bundle (which has the SHA-256
             of every other file), or of the manifest of a run.
         item_ids: the id of each item, as text.
         titles: the title of each item, or None if the items have no titles.
+        reasons: the titles and attributes of the items, for sentences that explain a list.
+        loaded: the time at which the model was opened, as ISO text in UTC.
     """
 
     name: str
@@ -181,17 +185,31 @@ class ServedModel:
             "unknown_items": list(dict.fromkeys(unknown)),
         }
         if request.reasons:
-            recommender = self.saved.recommender(users, use_stored_factors=history is None)
-            known_history = self.saved.histories([_user_id(request)]) if history is None else history
-            for item in answer["items"]:
-                row = self.item_row(item["item"])
-                item["reason"] = explain_score(self.saved.name, recommender, self.reasons, known_history, row).sentence
+            self._add_reasons(answer["items"], users, _user_id(request), history)
         if probabilities is not None:
             for item, probability in zip(answer["items"], probabilities, strict=False):
                 item["probability"] = probability
         if rules is not None:
             answer["removed"] = rules.removed
         return answer
+
+    def _add_reasons(
+        self, items: list[ListedItem], users: list[str] | pd.DataFrame, user_id: str, history: Histories | None
+    ) -> None:
+        """Add to each listed item the sentence that says why it is listed.
+
+        Args:
+            items: the items of the list.
+            users: the user, as :meth:`_users` returns it.
+            user_id: the id of the user.
+            history: the history with new events. None: the user's history in the bundle.
+        """
+        recommender = self.saved.recommender(users, use_stored_factors=history is None)
+        if history is None:
+            history = self.saved.histories([user_id])
+        for item in items:
+            row = self.item_row(item["item"])
+            item["reason"] = explain_score(self.saved.name, recommender, self.reasons, history, row).sentence
 
     def _user_row(self, user: str | None) -> int:
         return -1 if user is None else int(self.saved.history.users.rows([user])[0])
