@@ -571,13 +571,13 @@ def _prefetch(chunks: Iterator[RawChunk]) -> Iterator[RawChunk]:
             yield chunk
 
 
-def require_columns(columns: Collection[str], reading: ReadSettings, where: str) -> None:
+def require_columns(columns: Collection[str], reading: ReadSettings, label: str) -> None:
     """Check that a log has its id columns, and every column that the settings map.
 
     Args:
         columns: the columns that the log has, by their names in recsys (:func:`column_mapping`).
         reading: the settings.
-        where: the log, for the message.
+        label: the name of the log, for the message.
 
     Raises:
         InputError: a column is missing.
@@ -586,12 +586,12 @@ def require_columns(columns: Collection[str], reading: ReadSettings, where: str)
     for column, source_name in reading.columns.items():
         if column not in columns:
             raise InputError(
-                f"{where}: [data.columns] maps {column} to '{source_name}', but there is no such column: correct the"
+                f"{label}: [data.columns] maps {column} to '{source_name}', but there is no such column: correct the"
                 " mapping, or remove it if the name in the file is ours."
             )
-    EVENTS.require(columns, where)
+    EVENTS.require(columns, label)
     if reading.user_fallback and FALLBACK not in columns:
-        raise InputError(f"{where}: [data] user_fallback is '{reading.user_fallback}', but there is no such column.")
+        raise InputError(f"{label}: [data] user_fallback is '{reading.user_fallback}', but there is no such column.")
 
 
 @dataclass(frozen=True)
