@@ -233,7 +233,7 @@ class RatingsEngine(Engine):
                 predictions = [self._predict_from_part(name, np.isin(quarter, quarters)) for quarters in two_parts]
                 refits[share].append(predictions)
         predicted = self._predictions[name].predicted[is_of_part]
-        of_shares = {share: np.array(fits) for share, fits in refits.items()}
+        of_shares = {share: np.array(predictions) for share, predictions in refits.items()}
         self._refits[name] = describe_refits(of_shares, predicted, self.pairs.rating[is_of_part])
 
     def _predict_from_part(self, name: str, keep: np.ndarray) -> np.ndarray:
