@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial, reduce
 from pathlib import Path
@@ -70,7 +70,7 @@ from recsys.spark.ranking.scorers import (
     SharedScorer,
     factor_scorer,
 )
-from recsys.spark.session import require_classic, session
+from recsys.spark.session import SMALL_INPUT_BYTES, require_classic, session, small_input_settings
 from recsys.spark.shipped import has_times
 from recsys.spark.training.parameters import (
     SparkALSParameters,
@@ -190,14 +190,16 @@ class SparkEngine(Engine):
             InputError: a table on this machine does not exist.
         """
         self._require_inputs()
+        small = self._given_session is None and _is_small_input(self.config.tables)
         with spark_errors_explained(self.config.out), meter.hop("start"):
-            self.spark = self._given_session or session(self.config.spark)
+            self.spark = self._given_session or session(self.config.spark, small=small)
             require_classic(self.spark)
             read_runs_through(self.spark)
             meter.further_costs = partial(count_tasks, self.spark)
             if self.config.spark.checkpoint_dir:
                 self.spark.sparkContext.setCheckpointDir(self.config.spark.checkpoint_dir)
-        yield
+        with small_input_settings(self.spark) if small else nullcontext():
+            yield
 
     @contextmanager
     def open(self, folder: RunFolder, meter: Meter, progress: Progress | None = None) -> Iterator[None]:
@@ -228,9 +230,7 @@ class SparkEngine(Engine):
         self.tables = read_tables(self.spark, data, self.work, self.config.events)
         attributes.require_items(self.als_parameters.values(), self.tables.item_table)
         self.tables.refusals.write_csv(self.folder.path / run_files.REFUSED_ROWS)
-        side_tables = {"items": self.tables.item_table, "users": self.tables.user_table}
-        rows = {name: len(table) for name, table in side_tables.items() if table is not None}
-        card = audit.card(self.tables.events, self.tables.refusals, rows, self.tables.duplicates)
+        card = audit.card(self.tables)
         self.folder.write_json(run_files.DATA_CARD, card | {"source": " + ".join(self.config.event_files)})
 
     def split_events(self) -> None:
@@ -571,6 +571,15 @@ class SparkEngine(Engine):
             _link(train, history)
         else:
             self.spark.read.parquet(str(train)).write.parquet(str(history))
+
+
+def _is_small_input(locations: list[str]) -> bool:
+    """Return whether all tables are on this machine, and together are small."""
+    if any(map(is_remote, locations)):
+        return False
+    paths = map(local_path, locations)
+    files = (file for path in paths for file in [path, *path.rglob("*")] if file.is_file())
+    return sum(file.stat().st_size for file in files) <= SMALL_INPUT_BYTES
 
 
 def _judge_problems(judge: RunEvaluationSettings) -> Iterator[str]:

@@ -10,8 +10,8 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from recsys.config import SparkSettings
@@ -73,6 +73,28 @@ SHUFFLE_PARTITIONS_PER_CORE = 32
 They are enough for 100 million rows, and Spark merges small partitions.
 """
 
+PARTITIONS = "spark.sql.shuffle.partitions"
+"""Setting of the number of partitions of a shuffle."""
+
+SMALL_INPUT_BYTES = 4 * 2**20
+"""Largest size of all tables of a run for which :data:`SMALL_INPUT` holds."""
+
+SMALL_INPUT = {
+    # Each stage and each broadcast would be a job of its own, to learn sizes that do not matter here.
+    "spark.sql.adaptive.enabled": "false",
+    "spark.sql.autoBroadcastJoinThreshold": "-1",
+    "spark.sql.optimizer.disableHints": "true",
+    # To compile the code of a query takes longer than to interpret it for a few rows.
+    "spark.sql.codegen.wholeStage": "false",
+}
+"""Settings of queries for a small input on a local master, where planning takes most of the time."""
+
+QUICK_START = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m -XX:MetaspaceSize=256m -XX:+UseSerialGC"
+"""Options of Java for a small input on a local master.
+
+Java spends half of a short run on compiling well what runs seldom. So it compiles fast instead. It
+would keep only 48 MiB of such code, which some hundred queries fill.
+"""
 
 CONNECT_VARIABLES = ("SPARK_REMOTE", "SPARK_CONNECT_MODE_ENABLED")
 """Variables of the environment by which PySpark makes a session of Spark Connect."""
@@ -84,13 +106,14 @@ NO_CONNECT = (
 """What a user of Spark Connect is told first."""
 
 
-def session(settings: SparkSettings) -> SparkSession:
+def session(settings: SparkSettings, *, small: bool = False) -> SparkSession:
     """Return the running Spark session, or start one.
 
     Settings of spark-submit have precedence, then ``settings``, then :data:`DEFAULTS`.
 
     Args:
         settings: the section ``[spark]`` of a config.
+        small: whether a local session that starts here is for a small input (:data:`QUICK_START`).
 
     Raises:
         MissingExtra: there is no Java 17 or newer.
@@ -114,7 +137,10 @@ def session(settings: SparkSettings) -> SparkSession:
         chosen.setdefault(UNIX_SOCKETS, "true")
     if master.startswith("local"):
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-        chosen.setdefault("spark.sql.shuffle.partitions", str(SHUFFLE_PARTITIONS_PER_CORE * _cores(master)))
+        chosen.setdefault(PARTITIONS, _default_partitions(master))
+        if small:
+            # Spark puts the user's own spark.driver.extraJavaOptions after these.
+            chosen.setdefault("spark.driver.defaultJavaOptions", QUICK_START)
     builder = SparkSession.builder
     for key, value in chosen.items():
         if not submitted.contains(key):
@@ -143,6 +169,35 @@ def session(settings: SparkSettings) -> SparkSession:
         _warn_if_heap_is_small(spark, chosen["spark.driver.memory"])
     read_runs_through(spark)
     return spark
+
+
+@contextmanager
+def small_input_settings(spark: SparkSession) -> Iterator[None]:
+    """Set :data:`SMALL_INPUT` in a session for the duration of the block, on a local master.
+
+    What is set in the session already stays. But the default number of partitions becomes one per
+    core, because without adaptive execution Spark does not merge small ones.
+    """
+    master = spark.sparkContext.master
+    if not master.startswith("local"):
+        yield
+        return
+    present = spark.conf.getAll
+    changed = {key: value for key, value in SMALL_INPUT.items() if key not in present}
+    partitions = present.get(PARTITIONS)
+    if partitions == _default_partitions(master):
+        changed[PARTITIONS] = str(_cores(master))
+    for key, value in changed.items():
+        spark.conf.set(key, value)
+    try:
+        yield
+    finally:
+        # After an interruption Java may not answer any more.
+        with suppress(Py4JError, OSError):
+            for key in changed:
+                spark.conf.unset(key)
+            if partitions is not None:
+                spark.conf.set(PARTITIONS, partitions)
 
 
 def require_classic(spark: SparkSession) -> None:
@@ -251,10 +306,14 @@ def _warn_without_executors(context: SparkContext) -> None:
 def _session_settings(settings: SparkSettings) -> dict[str, str]:
     chosen = {"spark.driver.memory": settings.driver_memory} | settings.conf
     if settings.shuffle_partitions:
-        chosen["spark.sql.shuffle.partitions"] = str(settings.shuffle_partitions)
+        chosen[PARTITIONS] = str(settings.shuffle_partitions)
     return chosen
 
 
 def _cores(master: str) -> int:
     count = master.partition("[")[2].rstrip("]").partition(",")[0]
     return int(count) if count.isdigit() else (os.cpu_count() or 1)
+
+
+def _default_partitions(master: str) -> str:
+    return str(SHUFFLE_PARTITIONS_PER_CORE * _cores(master))

@@ -13,17 +13,17 @@ from pyspark.sql import functions as F
 
 from recsys.data import weigh
 from recsys.data.card import DAY, CardCounts, card_from_counts, describe_values
-from recsys.data.reading.read import Refusals
 from recsys.data.splitting.audit import describe_drift
 from recsys.data.splitting.strategies import to_iso
 from recsys.errors import InputError
 from recsys.schema import ITEM, SIDE, TIME, USER, VALUE
+from recsys.spark.data.read import SparkTables, aggregate_values
 
 TRAIN, HISTORY, TEST = "train", "history", "test"
 """The values of the column ``side``, and the keys of the parts of a split."""
 
 
-def card(events: DataFrame, refusals: Refusals, tables: dict[str, int], duplicates: dict[str, int]) -> dict[str, Any]:
+def card(tables: SparkTables) -> dict[str, Any]:
     """Return the data card of the accepted events: the dict that becomes ``data.json``.
 
     It has the contents of the card of the local engine (:mod:`recsys.data.card`). The driver
@@ -31,14 +31,14 @@ def card(events: DataFrame, refusals: Refusals, tables: dict[str, int], duplicat
     events.
 
     Args:
-        events: the accepted events: columns (user_id, item_id, value), and optionally timestamp,
-            event and side.
-        refusals: the refused rows.
-        tables: name -> number of rows of the items and users tables.
-        duplicates: name -> number of rows of these tables that ``[data] duplicates`` merged into
-            others.
+        tables: the accepted events, the refused rows, and the items and users tables.
     """
-    events = events.drop(SIDE)
+    events = tables.events.drop(SIDE)
+    refusals = tables.refusals
+    side_tables = {"items": tables.item_table, "users": tables.user_table}
+    values = tables.values
+    if values is None:
+        values = _aggregate_values(events)
     per_item, by_day = _count_items_and_days(events)
     days = None
     span = None
@@ -53,10 +53,10 @@ def card(events: DataFrame, refusals: Refusals, tables: dict[str, int], duplicat
         per_user=(per_user["rows"].to_numpy(), per_user["users"].to_numpy()),
         days=days,
         span=span,
-        tables=tables,
+        tables={name: len(table) for name, table in side_tables.items() if table is not None},
         refused={"total": refusals.refused, "by_reason": dict(refusals.counts)},
-        values=_describe_values(events),
-        duplicates={name: count for name, count in duplicates.items() if count},
+        values=describe_values(**values),
+        duplicates={name: count for name, count in tables.duplicates.items() if count},
     )
     return card_from_counts(counts)
 
@@ -106,13 +106,9 @@ def _count_users(events: DataFrame) -> pd.DataFrame:
     return histogram.toPandas().sort_values("rows", ignore_index=True)
 
 
-def _describe_values(events: DataFrame) -> dict[str, Any]:
-    """Return the entry ``values`` of the data card (:func:`recsys.data.card.describe_values`)."""
-    value = F.col(VALUE)
-    smallest, largest, mean, skew, negative, zero = events.agg(
-        F.min(value), F.max(value), F.avg(value), F.skewness(value), F.count_if(value < 0), F.count_if(value == 0)
-    ).first()
-    return describe_values(smallest=smallest, largest=largest, mean=mean, skew=skew, negative=negative, zero=zero)
+def _aggregate_values(events: DataFrame) -> dict[str, Any]:
+    """Return the aggregates :data:`VALUE_AGGREGATES` of the values of all events."""
+    return events.agg(*aggregate_values(F.col(VALUE))).collect()[0].asDict()
 
 
 @dataclass(frozen=True)

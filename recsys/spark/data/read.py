@@ -87,17 +87,17 @@ LINE = "line"
 MAX_REFUSED_ROWS = 1_000
 """Largest number of refused rows that are written out. All refused rows are counted."""
 
-FIRST_ROWS = 1_000
-"""Number of rows from which the unit of times is guessed.
-
-The guess is verified when all rows are checked.
-"""
-
 TIME_COUNTS = ("number times", "late times", "date times", "day times", "text times")
 """Columns with the numbers of times in each form, as ``count_times`` returns them.
 
 The first row of each checked batch has the numbers of the batch.
 """
+
+UNIT_COUNTS = {"s": "tasks in s", "iso": "tasks in iso"}
+"""Unit of times -> column with 1 in the first row of a batch in which a task has guessed this unit."""
+
+VALUE_AGGREGATES = ("smallest", "largest", "mean", "skew", "negative", "zero")
+"""Names of the aggregates of all values of a log, which the data card describes."""
 
 SEVERAL_LINES = -1
 """Code of the reason for refusing a row that is only one line of a quoted field."""
@@ -147,6 +147,8 @@ class SparkTables:
             of ``events``. None without such a table.
         duplicates: ``items`` or ``users`` -> number of rows that ``[data] duplicates`` merged into
             others.
+        values: the aggregates :data:`VALUE_AGGREGATES` of the values of ``events``. None if the parts of
+            a split were read.
     """
 
     events: DataFrame
@@ -155,6 +157,7 @@ class SparkTables:
     item_table: pd.DataFrame | None = None
     user_table: pd.DataFrame | None = None
     duplicates: dict[str, int] = field(default_factory=dict)
+    values: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -186,11 +189,13 @@ class CheckedLog:
             are none.
         refusals: the number of refused rows by reason, and up to :data:`MAX_REFUSED_ROWS` of these
             rows.
+        values: as in :class:`SparkTables`.
     """
 
     accepted: DataFrame
     is_canonical: dict[str, bool]
     refusals: Refusals
+    values: dict[str, Any] | None = None
 
 
 def read_tables(
@@ -227,14 +232,15 @@ def read_tables(
         items = None
         if tables["items"] is not None:
             items = spark.createDataFrame(tables["items"][[ITEM]])
-    return SparkTables(accepted, items, log.refusals, tables["items"], tables["users"], duplicates)
+    return SparkTables(accepted, items, log.refusals, tables["items"], tables["users"], duplicates, log.values)
 
 
 def _read_log(spark: SparkSession, location: str, data: DataSettings, path: Location) -> CheckedLog:
     """Read and check one file or folder of events, and write the checked rows to ``path``.
 
-    If the settings have no unit of times, it is guessed from the first rows. If all rows together
-    show another unit, they are checked and written again, to a folder beside ``path``.
+    If the settings have no unit of times, each task guesses it from its first times. If all rows
+    together show another unit than that of any task, they are checked and written again, to a
+    folder beside ``path``.
 
     Raises:
         InputError: the file cannot be read, or too many rows are refused.
@@ -244,21 +250,17 @@ def _read_log(spark: SparkSession, location: str, data: DataSettings, path: Loca
         raw = _read_raw(spark, source, reading)
         unit = reading.time_unit
         is_guessed = unit is None and TIME in raw.columns
-        if is_guessed:
-            unit = unit_of_counts(_count_times(raw, FIRST_ROWS))
-        counts = _write_checked(raw, unit, path, count_forms=is_guessed)
+        counts, checked = _write_checked(raw, unit, path, count_forms=is_guessed)
         if is_guessed:
             unit_of_all_rows = guess_time_unit([counts[name] or 0 for name in TIME_COUNTS], str(source))
-            if unit_of_all_rows != unit:
-                # All rows together show another unit than the first ones.
+            if any(counts[name] for guess, name in UNIT_COUNTS.items() if guess != unit_of_all_rows):
                 path = path.with_name(f"{path.name}_again")
-                counts = _write_checked(raw, unit_of_all_rows, path, count_forms=True)
-        checked = spark.read.parquet(str(path))
+                counts, checked = _write_checked(raw, unit_of_all_rows, path, count_forms=False)
         refusals = _count_refusals(counts, checked, source)
         check_refused_share(source, refusals, reading)
     is_canonical = {column: bool(counts[f"canonical {column}"]) for column in _text_columns(checked)}
     accepted = checked.where(F.col(REASON) == 0).drop(REASON, TEXT, FILE, LINE)
-    return CheckedLog(accepted, is_canonical, refusals)
+    return CheckedLog(accepted, is_canonical, refusals, {name: counts[name] for name in VALUE_AGGREGATES})
 
 
 def _read_parts(spark: SparkSession, parts: dict[str, str], data: DataSettings, work: Location) -> CheckedLog:
@@ -282,12 +284,16 @@ def _read_parts(spark: SparkSession, parts: dict[str, str], data: DataSettings, 
     return CheckedLog(accepted, is_canonical, refusals)
 
 
-def _write_checked(raw: RawEvents, unit: Any, path: Location, *, count_forms: bool) -> dict[str, Any]:
-    """Check all rows, write them to ``path``, and return the values of :func:`_counted_columns`."""
+def _write_checked(raw: RawEvents, unit: Any, path: Location, *, count_forms: bool) -> tuple[dict[str, Any], DataFrame]:
+    """Check all rows and write them to ``path``.
+
+    Return the values of :func:`_counted_columns`, and the table of the written rows.
+    """
     counts = Observation()
     checked = _checked_rows(raw, unit, count_forms=count_forms)
-    checked.observe(counts, *_counted_columns(checked)).drop(*TIME_COUNTS).write.parquet(str(path))
-    return counts.get
+    checked = checked.observe(counts, *_counted_columns(checked)).drop(*TIME_COUNTS, *UNIT_COUNTS.values())
+    checked.write.parquet(str(path))
+    return counts.get, checked.sparkSession.read.schema(checked.schema).parquet(str(path))
 
 
 @contextmanager
@@ -775,29 +781,20 @@ def _time_unit(raw: RawEvents, source: Source) -> Any:
     return guess_time_unit(_count_times(raw), str(source))
 
 
-def _count_times(raw: RawEvents, first_rows: int | None = None) -> np.ndarray:
-    """Return the sum of ``count_times`` over all rows of a log, int64[5].
-
-    Args:
-        first_rows: number of rows after which the counting stops. None: all rows.
-    """
+def _count_times(raw: RawEvents) -> np.ndarray:
+    """Return the sum of ``count_times`` over all rows of a log, int64[5]."""
     total = np.zeros(len(TIME_COUNTS), dtype=np.int64)
     for frame, parse in raw.pieces:
-        chunks = None
-        if first_rows is not None:
-            frame = frame.limit(first_rows)
-            # A row may stand for a whole file, which is read in chunks.
-            chunks = 1
         schema = ", ".join(f"`{name}` long" for name in TIME_COUNTS)
-        counted = frame.mapInArrow(partial(_count_batches, parse, chunks), schema)
+        counted = frame.mapInArrow(partial(_count_batches, parse), schema)
         row = counted.agg(*(F.sum(name) for name in TIME_COUNTS)).first()
         total += np.array([count or 0 for count in row or (0, 0, 0, 0)])
     return total
 
 
-def _count_batches(parse: Callable[[Batches], ParsedRows], chunks: int | None, batches: Batches) -> Batches:
+def _count_batches(parse: Callable[[Batches], ParsedRows], batches: Batches) -> Batches:
     total = np.zeros(len(TIME_COUNTS), dtype=np.int64)
-    for chunk, _ in islice(parse(batches), chunks):
+    for chunk, _ in parse(batches):
         total += count_times(chunk.table[TIME])
     yield pa.RecordBatch.from_arrays([pa.array([count]) for count in total], names=TIME_COUNTS)
 
@@ -808,7 +805,7 @@ def _checked_rows(raw: RawEvents, unit: Any, *, count_forms: bool = False) -> Da
     The column :data:`REASON` is 0 for an accepted row, and otherwise the code of the reason for
     which the row is refused. The columns :data:`TEXT`, :data:`FILE` and :data:`LINE` describe some
     refused rows, and are null for all other rows. With ``count_forms`` there are the columns
-    :data:`TIME_COUNTS` as well.
+    :data:`TIME_COUNTS` and :data:`UNIT_COUNTS` as well.
     """
     fields = [T.StructField(column, raw.id_types[column]) for column in (USER, ITEM)]
     fields.append(T.StructField(VALUE, T.DoubleType()))
@@ -819,7 +816,7 @@ def _checked_rows(raw: RawEvents, unit: Any, *, count_forms: bool = False) -> Da
     fields += [T.StructField(REASON, T.ByteType()), T.StructField(TEXT, T.StringType())]
     fields += [T.StructField(FILE, T.LongType()), T.StructField(LINE, T.LongType())]
     if count_forms:
-        fields += [T.StructField(name, T.LongType()) for name in TIME_COUNTS]
+        fields += [T.StructField(name, T.LongType()) for name in (*TIME_COUNTS, *UNIT_COUNTS.values())]
     schema = T.StructType(fields)
     text_ids = {column for column, kind in raw.id_types.items() if isinstance(kind, T.StringType)}
     checked = [
@@ -836,15 +833,22 @@ def _check_batches(
 
     Args:
         parse: yields the chunks of batches.
-        unit: the unit of the times.
+        unit: the unit of the times. None: the task guesses it from the first chunk that has times.
         text_ids: the id columns that are text. Other ids are passed on unchanged.
-        count_forms: whether the first row of a batch gets the counts of the forms of its times.
+        count_forms: whether the first row of a batch gets the counts of the forms of its times, and
+            the unit.
     """
     described = 0
     for chunk, typed in parse(batches):
         if not len(chunk.table):
             continue
-        events, reasons = check_events(chunk.table, unit)
+        if count_forms:
+            counts = dict(zip(TIME_COUNTS, count_times(chunk.table[TIME]), strict=True))
+            if unit is None and any(counts.values()):
+                unit = unit_of_counts(list(counts.values()))
+            counts |= {name: int(unit == guess) for guess, name in UNIT_COUNTS.items()}
+        # Without any time, all units give the same result.
+        events, reasons = check_events(chunk.table, unit or "s")
         reasons = np.where(chunk.reasons != 0, chunk.reasons, reasons).astype(np.int8)
         columns = {
             column: _text_array(events[column], reasons) if column in text_ids else typed[column]
@@ -868,7 +872,7 @@ def _check_batches(
         columns[FILE] = pc.if_else(pc.is_valid(columns[TEXT]), files, None)
         columns[LINE] = pa.array(lines, pa.int64())
         if count_forms:
-            for name, count in zip(TIME_COUNTS, count_times(chunk.table[TIME]), strict=True):
+            for name, count in counts.items():
                 columns[name] = pa.array([count] + [None] * (len(reasons) - 1), pa.int64())
         yield pa.RecordBatch.from_pydict(columns)
 
@@ -893,8 +897,9 @@ def _counted_columns(checked: DataFrame) -> list[Column]:
     """Return the aggregates that are computed while the checked rows are written.
 
     They are ``reason CODE``, the number of rows by reason; ``canonical COLUMN``, whether every
-    accepted id of a text column is a canonical integer; and the sums of :data:`TIME_COUNTS`. The
-    write is one stage, so rows of a task that runs again are not counted twice.
+    accepted id of a text column is a canonical integer; the aggregates :data:`VALUE_AGGREGATES` of the
+    accepted values; and the sums of :data:`TIME_COUNTS` and :data:`UNIT_COUNTS`. The write is one
+    stage, so rows of a task that runs again are not counted twice.
     """
     reason = F.col(REASON)
     codes = [*range(len(REASONS)), SEVERAL_LINES]
@@ -902,8 +907,23 @@ def _counted_columns(checked: DataFrame) -> list[Column]:
     canonical = [
         F.min(F.when(reason == 0, _canonical(column))).alias(f"canonical {column}") for column in _text_columns(checked)
     ]
-    times = [F.sum(name).alias(name) for name in TIME_COUNTS if name in checked.columns]
-    return by_reason + canonical + times
+    values = aggregate_values(F.when(reason == 0, F.col(VALUE)))
+    counted = (*TIME_COUNTS, *UNIT_COUNTS.values())
+    times = [F.sum(name).alias(name) for name in counted if name in checked.columns]
+    return by_reason + canonical + values + times
+
+
+def aggregate_values(value: Column) -> list[Column]:
+    """Return the aggregates :data:`VALUE_AGGREGATES` of a column of values, with these names."""
+    aggregates = [
+        F.min(value),
+        F.max(value),
+        F.avg(value),
+        F.skewness(value),
+        F.count_if(value < 0),
+        F.count_if(value == 0),
+    ]
+    return [column.alias(name) for name, column in zip(VALUE_AGGREGATES, aggregates, strict=True)]
 
 
 def _text_columns(frame: DataFrame) -> list[str]:

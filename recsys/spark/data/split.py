@@ -738,7 +738,8 @@ def write_and_read(frame: DataFrame, path: Location) -> DataFrame:
     Steps that read the result do not compute the earlier steps again.
     """
     frame.write.parquet(str(path))
-    return frame.sparkSession.read.parquet(str(path))
+    # With the schema, Spark starts no job to find it.
+    return frame.sparkSession.read.schema(frame.schema).parquet(str(path))
 
 
 def _first(frame: DataFrame) -> Any:
