@@ -53,7 +53,7 @@ from recsys.spark.ranking.business_rules import (
     exclude_denied_items,
     shortfall_reasons,
 )
-from recsys.spark.ranking.popularity import count_likes, count_recent_likes
+from recsys.spark.ranking.popularity import count_likes, count_likes_and_days, count_recent_likes
 from recsys.spark.ranking.recommend import (
     ListSettings,
     add_histories,
@@ -268,10 +268,12 @@ class SparkEngine(Engine):
         ranked = describe_ranked(candidates, self.split.candidates, self.truth.ranked_items)
         self.split.about["ranked"] = ranked
         self._write_split()
-        self.likes = count_likes(self.split.train, self.split.candidates)
-        self.recent_likes = None
         if self.split.timed:
-            self.recent_likes = count_recent_likes(self.split.train, self.split.candidates)
+            self.likes, days = count_likes_and_days(self.split.train, self.split.candidates)
+            self.recent_likes = count_recent_likes(self.split.train, self.split.candidates, days=days)
+        else:
+            self.likes = count_likes(self.split.train, self.split.candidates)
+            self.recent_likes = None
         self.catalogue = beyond.catalogue(self.split, self.tables, self.items[ITEM], self.likes, config.judge)
         self.segments = segment_popularity.fit_segments(self.split, described_users, config.recommend)
         if self.segments is not None:

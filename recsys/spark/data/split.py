@@ -484,7 +484,9 @@ def keep_last_of_session(sided: DataFrame, weighting: WeightSettings) -> DataFra
     return sided.withColumn("ends_session", ends_session).where("ends_session").drop("ends_session")
 
 
-def order_statistic(frame: DataFrame, column: str, position_of: Callable[[int], int]) -> float:
+def order_statistic(
+    frame: DataFrame, column: str, position_of: Callable[[int], int], days: pd.DataFrame | None = None
+) -> float:
     """Return the value that is at a given position when a column of times is sorted.
 
     The column is not sorted for this. Rows are counted by day, then by second of the day that
@@ -495,8 +497,12 @@ def order_statistic(frame: DataFrame, column: str, position_of: Callable[[int], 
         frame: the table.
         column: the name of the column, in seconds since 1970.
         position_of: a function from the number of rows to the position, counted from 0.
+        days: the rows by day, if they are counted already: columns (bucket, count, low, high), the
+            day since 1970, and the number of its rows, their smallest and their largest value. In
+            ascending order of the days.
     """
-    days = _count_buckets(frame, column, LEVELS[0])
+    if days is None:
+        days = _count_buckets(frame, column, LEVELS[0])
     if not len(days):
         return math.inf
     return _descend(frame, column, days, position_of(int(days["count"].sum()))).value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from pyspark.sql import DataFrame, Observation
+from pyspark.sql import Column, DataFrame, Observation
 from pyspark.sql import functions as F
 
 from recsys.errors import ConfigError
@@ -69,25 +69,22 @@ class Truth:
             ranked_items = choose_ranked_items(candidates, is_trained)
         if candidates == "cold":
             warm = trained
-        truth = cls.from_pairs(split.test, split.history, settings, exclude_seen=exclude_seen and repeats, warm=warm)
+        # Seen pairs are removed below, where Spark counts them while it writes.
+        truth = cls.from_pairs(split.test, split.history, settings, exclude_seen=False, warm=warm)
         truth = replace(truth, exclude_seen=exclude_seen, ranked_items=ranked_items)
         if settings.debiased:
             truth = truth.with_propensity(split.train)
-        relevant = truth.relevant
         is_outside = F.col("item") >= split.candidates
+        relevant = truth.relevant
         if candidates == "train":
             relevant = relevant.join(F.broadcast(trained.withColumn("trained", F.lit(True))), "item", "left")
             is_outside = F.col("trained").isNull()
-        # Spark counts while it writes.
-        observed = Observation()
-        sums = (F.count(F.lit(1)).alias("pairs"), F.count_if(is_outside).alias("outside"))
-        relevant = relevant.observe(observed, *sums).drop("trained")
-        truth = replace(truth, relevant=relevant).write(work, split.users.withColumnRenamed("row", "user"))
-        counts = {
-            "relevant_pairs": observed.get["pairs"],
-            "relevant_outside_candidates": observed.get["outside"],
-        }
-        return replace(truth, counts=truth.counts | counts)
+        relevant = relevant.withColumn("outside", is_outside).drop("trained").withColumn("seen", F.lit(False))
+        if exclude_seen and repeats:
+            seen = split.history.select("user", "item", F.lit(True).alias("seen"))
+            relevant = relevant.drop("seen").join(seen, ["user", "item"], "left").fillna(False, ["seen"])
+        unseen = relevant.where(~F.col("seen")).drop("outside", "seen")
+        return replace(truth, relevant=unseen).write(relevant, work, split.users)
 
     @classmethod
     def from_pairs(
@@ -151,36 +148,46 @@ class Truth:
         propensity = (F.col("likes") + 1) / F.lit(most_likes + 1)
         return replace(self, relevant=relevant.withColumn(PROPENSITY, propensity).drop("likes"))
 
-    def write(self, work: Location, users: DataFrame) -> Truth:
-        """Write both tables below the folder ``work``, and return a truth that reads them from there.
+    def write(self, marked: DataFrame, work: Location, users: DataFrame) -> Truth:
+        """Write the tested users below the folder ``work``, and return a truth that reads them there.
 
         So all models read them instead of computing them again. What judging a list needs of a user
-        is written into one row of ``tested``: also the relevant items and the id.
+        is written into one row of ``tested``: also the relevant items and the id. The result has the
+        counts of a run.
 
         Args:
+            marked: ``relevant`` before seen pairs are removed, with the further columns ``seen`` and
+                ``outside`` (bool): whether the pair is in the history, and whether its item is no
+                candidate.
             work: the folder.
-            users: columns (user, user_id) of the users.
+            users: columns (row, user_id) of the users.
         """
-        truth = replace(self, relevant=write_and_read(self.relevant, work / "relevant"))
-        tested = truth.add_relevant().join(users, "user")
-        return replace(truth, tested=write_and_read(tested, work / "tested"))
+        seen = F.col("seen")
+        conditions = {
+            "seen_pairs_removed": seen,
+            "relevant_pairs": ~seen,
+            "relevant_outside_candidates": ~seen & F.col("outside"),
+        }
+        marks = [F.count_if(condition).alias(name) for name, condition in conditions.items()]
+        relevant_of_user = _group_relevant(marked, ~seen, marks)
+        tested = self.tested.join(relevant_of_user, "user", "left").join(users.withColumnRenamed("row", "user"), "user")
+        observed = Observation()
+        # One stage writes, so rows of a task that runs again are not counted twice.
+        tested = tested.observe(observed, *(F.sum(name).alias(name) for name in conditions)).drop(*conditions)
+        written = write_and_read(tested, work / "tested")
+        counts = {name: observed.get[name] or 0 for name in conditions}
+        return replace(self, tested=written, counts=self.counts | counts)
 
     def add_relevant(self) -> DataFrame:
         """Return the tested users with their relevant items: ``tested`` with three more columns.
 
         They are arrays with an element per relevant item: ``relevant`` has the items, ``gain`` their
         values and ``propensity`` their propensities, which is empty without propensities. All are null
-        for a user without relevant items.
+        or empty for a user without relevant items.
         """
         if "gain" in self.tested.columns:
             return self.tested
-        propensity = F.col(PROPENSITY) if PROPENSITY in self.relevant.columns else F.lit(None)
-        relevant_of_user = self.relevant.groupBy("user").agg(
-            F.collect_list("item").alias("relevant"),
-            F.collect_list(F.col(VALUE).cast("double")).alias("gain"),
-            F.collect_list(propensity.cast("double")).alias(PROPENSITY),
-        )
-        return self.tested.join(relevant_of_user, "user", "left")
+        return self.tested.join(_group_relevant(self.relevant, F.lit(True), []), "user", "left")
 
     def require_propensity(self) -> None:
         """Check that debiased metrics have the propensities they need.
@@ -190,3 +197,18 @@ class Truth:
         """
         if self.settings.debiased and PROPENSITY not in self.relevant.columns:
             raise ConfigError("debiased metrics (ips) need item popularity: give the table of what users chose before.")
+
+
+def _group_relevant(relevant: DataFrame, is_kept: Column, further: list[Column]) -> DataFrame:
+    """Return the relevant items of each user, as :meth:`Truth.add_relevant` describes them.
+
+    Args:
+        relevant: the columns of ``Truth.relevant``.
+        is_kept: which of the pairs are collected. A user without any has empty arrays.
+        further: further aggregates of the pairs of a user.
+    """
+    propensity = F.col(PROPENSITY) if PROPENSITY in relevant.columns else F.lit(None)
+    columns = {"relevant": F.col("item"), "gain": F.col(VALUE).cast("double"), PROPENSITY: propensity.cast("double")}
+    # Nulls are not collected.
+    arrays = [F.collect_list(F.when(is_kept, column)).alias(name) for name, column in columns.items()]
+    return relevant.groupBy("user").agg(*arrays, *further)
