@@ -76,7 +76,7 @@ They are enough for 100 million rows, and Spark merges small partitions.
 PARTITIONS = "spark.sql.shuffle.partitions"
 """Setting of the number of partitions of a shuffle."""
 
-SMALL_INPUT_BYTES = 4 * 2**20
+SMALL_INPUT_BYTES = 2**20
 """Largest size of all tables of a run for which :data:`SMALL_INPUT` holds."""
 
 SMALL_INPUT = {
@@ -89,11 +89,12 @@ SMALL_INPUT = {
 }
 """Settings of queries for a small input on a local master, where planning takes most of the time."""
 
-QUICK_START = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m -XX:MetaspaceSize=256m -XX:+UseSerialGC"
+QUICK_START = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m -XX:MetaspaceSize=256m"
 """Options of Java for a small input on a local master.
 
 Java spends half of a short run on compiling well what runs seldom. So it compiles fast instead. It
-would keep only 48 MiB of such code, which some hundred queries fill.
+would keep only 48 MiB of such code, which some hundred queries fill. And it would look for garbage
+whenever it has loaded many classes.
 """
 
 CONNECT_VARIABLES = ("SPARK_REMOTE", "SPARK_CONNECT_MODE_ENABLED")
@@ -175,8 +176,8 @@ def session(settings: SparkSettings, *, small: bool = False) -> SparkSession:
 def small_input_settings(spark: SparkSession) -> Iterator[None]:
     """Set :data:`SMALL_INPUT` in a session for the duration of the block, on a local master.
 
-    What is set in the session already stays. But the default number of partitions becomes one per
-    core, because without adaptive execution Spark does not merge small ones.
+    What is set in the session already stays. But a shuffle gets one partition instead of the
+    default number, because without adaptive execution Spark does not merge small ones.
     """
     master = spark.sparkContext.master
     if not master.startswith("local"):
@@ -186,7 +187,7 @@ def small_input_settings(spark: SparkSession) -> Iterator[None]:
     changed = {key: value for key, value in SMALL_INPUT.items() if key not in present}
     partitions = present.get(PARTITIONS)
     if partitions == _default_partitions(master):
-        changed[PARTITIONS] = str(_cores(master))
+        changed[PARTITIONS] = "1"
     for key, value in changed.items():
         spark.conf.set(key, value)
     try:

@@ -56,6 +56,13 @@ SETTINGS = {
         },
         {},
     ),
+    "dates as times in the smaller of two files": (
+        {
+            "in/a.csv": b"user_id,item_id,timestamp\n" + b"u,x,2024-01-01\n" * 3,
+            "in/b.csv": b"user_id,item_id,timestamp\nw,z,\n" + b"v,y,1700000000\n" * 5,
+        },
+        {},
+    ),
     "guests": ({"e.csv": b"user_id,item_id,invoice\n1,x,7\n,y,8\n"}, {"user_fallback": "invoice"}),
 }
 CASES = {name: (files, {}) for name, files in TEXT.items()} | SETTINGS

@@ -97,8 +97,8 @@ def test_ids_come_back_distinct_and_of_their_dtype(runs):
     for engine in ("local", "spark"):
         lists = table(runs[engine], "topk/als.parquet", ["user_id", "rank"])
         for column in ("user_id", "item_id"):
-            # The items table is a text file, whose integers are int64.
-            expected = object if column == "item_id" and runs["events"][column].dtype == object else np.int64
+            # Integers of any width are int64, as those of the items table, which is a text file.
+            expected = object if runs["events"][column].dtype == object else np.int64
             assert lists[column].dtype == expected
             assert set(lists[column]) <= set(runs["events"][column])
         assert not lists.duplicated(["user_id", "item_id"]).any()
@@ -133,6 +133,31 @@ def test_als_is_trained_and_reported_on_both(runs):
         page = (runs[engine].path / "report.html").read_text()
         assert f"on the {engine} engine" in page
     assert runs["spark"].read_json("manifest.json")["hops"][-1]["peak_mb"]["jvm"] > 0
+
+
+def test_a_small_run_makes_few_spark_jobs(runs):
+    hops = runs["spark"].read_json("manifest.json")["hops"]
+    # How many jobs training takes is for the tests of ALS.
+    outside_training = {hop["name"]: hop["spark"]["jobs"] for hop in hops if hop["name"] not in ("start", "fit als")}
+    assert 0 < sum(outside_training.values()) <= 40, outside_training
+
+
+def test_settings_for_a_small_input_end_with_it(spark):
+    from recsys.spark.session import SMALL_INPUT, small_input_settings
+
+    key = "spark.sql.autoBroadcastJoinThreshold"
+    with small_input_settings(spark):
+        during = spark.conf.getAll
+    assert during == spark.conf.getAll | SMALL_INPUT
+    assert not SMALL_INPUT.keys() & spark.conf.getAll.keys()
+    # What a user has set holds for every input.
+    spark.conf.set(key, "1000")
+    try:
+        with small_input_settings(spark):
+            assert spark.conf.get(key) == "1000"
+        assert spark.conf.get(key) == "1000"
+    finally:
+        spark.conf.unset(key)
 
 
 def names(files):
