@@ -426,7 +426,8 @@ def _file_uri(spark: SparkSession, part: Source) -> str:
     """Return the URI of a file in the form in which Spark names it in ``_metadata.file_path``."""
     location = part.uri or f"file://{part.path.absolute()}"
     path, _ = hadoop_path(spark, location)
-    return str(path.toUri().toString())
+    # Spark lists local files with one slash after the scheme.
+    return str(path.toUri().toString()).replace("file:///", "file:/", 1)
 
 
 def _lines(batches: Batches, skip: int) -> Iterator[FileLines]:

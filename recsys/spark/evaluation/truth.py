@@ -84,7 +84,8 @@ class Truth:
             seen = split.history.select("user", "item", F.lit(True).alias("seen"))
             relevant = relevant.drop("seen").join(seen, ["user", "item"], "left").fillna(False, ["seen"])
         unseen = relevant.where(~F.col("seen")).drop("outside", "seen")
-        return replace(truth, relevant=unseen).write(relevant, work, split.users)
+        users = split.users.withColumnRenamed("row", "user")
+        return replace(truth, relevant=unseen)._write_marked(relevant, work, users)
 
     @classmethod
     def from_pairs(
@@ -148,19 +149,27 @@ class Truth:
         propensity = (F.col("likes") + 1) / F.lit(most_likes + 1)
         return replace(self, relevant=relevant.withColumn(PROPENSITY, propensity).drop("likes"))
 
-    def write(self, marked: DataFrame, work: Location, users: DataFrame) -> Truth:
+    def write(self, work: Location, users: DataFrame) -> Truth:
         """Write the tested users below the folder ``work``, and return a truth that reads them there.
 
         So all models read them instead of computing them again. What judging a list needs of a user
-        is written into one row of ``tested``: also the relevant items and the id. The result has the
-        counts of a run.
+        is written into one row of ``tested``: also the relevant items and the id.
+
+        Args:
+            work: the folder.
+            users: columns (user, user_id) of the users.
+        """
+        tested = self.add_relevant().join(users, "user")
+        return replace(self, tested=write_and_read(tested, work / "tested"))
+
+    def _write_marked(self, marked: DataFrame, work: Location, users: DataFrame) -> Truth:
+        """Do the same as :meth:`write`, without seen pairs, and count the pairs.
 
         Args:
             marked: ``relevant`` before seen pairs are removed, with the further columns ``seen`` and
                 ``outside`` (bool): whether the pair is in the history, and whether its item is no
                 candidate.
-            work: the folder.
-            users: columns (row, user_id) of the users.
+            work, users: as for :meth:`write`.
         """
         seen = F.col("seen")
         conditions = {
@@ -169,8 +178,7 @@ class Truth:
             "relevant_outside_candidates": ~seen & F.col("outside"),
         }
         marks = [F.count_if(condition).alias(name) for name, condition in conditions.items()]
-        relevant_of_user = _group_relevant(marked, ~seen, marks)
-        tested = self.tested.join(relevant_of_user, "user", "left").join(users.withColumnRenamed("row", "user"), "user")
+        tested = self.tested.join(_group_relevant(marked, ~seen, marks), "user", "left").join(users, "user")
         observed = Observation()
         # One stage writes, so rows of a task that runs again are not counted twice.
         tested = tested.observe(observed, *(F.sum(name).alias(name) for name in conditions)).drop(*conditions)
