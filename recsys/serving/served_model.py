@@ -1,8 +1,8 @@
 """One served bundle, with all that its answers need.
 
-The lists are those of ``recsys recommend``: both call ``SavedModel.recommend``. Every method may take
-long, so a server calls them in its scoring thread, one at a time. Searches run no compiled code, and have
-another thread.
+The lists are those of ``recsys recommend``: both call ``SavedModel.recommend``. For a large catalogue
+``ranking.item_scan`` makes the same lists in less time. Every method may take long, so a server calls
+them in its scoring thread, one at a time. Searches run no compiled code, and have another thread.
 """
 
 from __future__ import annotations
@@ -23,9 +23,14 @@ import pandas as pd
 from recsys import run_files
 from recsys.errors import InputError, suggest_nearest
 from recsys.fingerprint import fingerprint
+from recsys.models.collaborative.als import ALS
+from recsys.models.combining.cascade import Cascade
+from recsys.models.combining.wrappers import StoredFactors
 from recsys.models.onboarding import Answers, Onboarding
 from recsys.ranking import rerank
 from recsys.ranking.business_rules import CompiledRules, Rules, compile_rules
+from recsys.ranking.item_scan import ItemScan
+from recsys.recommender import Recommender
 from recsys.report.reasons import Reasons, explain_score
 from recsys.saved.open_model import SavedModel, is_bundle, open_model
 from recsys.saved.restore_values import restore_values
@@ -54,6 +59,9 @@ REPLIES = {"like": 1, "dislike": -1, "unknown": 0}
 
 MAX_RULES = 64
 """Number of different rules that are kept compiled."""
+
+SCAN_ITEMS = 100_000
+"""Number of items from which the lists of factor models are made by a scan of int8 codes."""
 
 MAX_PARTS = 20
 """Largest number of parts of one kind in an explanation; those with the largest sizes are kept."""
@@ -167,7 +175,11 @@ class ServedModel:
             rules = self._compile(request.rules, _user_id(request))
             unknown += [str(item) for name, ids in rules.unknown.items() if "users" not in name for item in ids]
         length = request.k if exploration is None else rerank.pool_size(request.k)
-        lists = self.saved.recommend(users, length, histories=history, candidates=candidates, rules=rules)
+        lists = None
+        if rules is None and not request.attributes:
+            lists = self._scan_lists(request, length, history, candidates)
+        if lists is None:
+            lists = self.saved.recommend(users, length, histories=history, candidates=candidates, rules=rules)
         probabilities = None
         if exploration is not None:
             pool = lists
@@ -210,6 +222,41 @@ class ServedModel:
         for item in items:
             row = self.item_row(item["item"])
             item["reason"] = explain_score(self.saved.name, recommender, self.reasons, history, row).sentence
+
+    def _scan_lists(
+        self, request: ListRequest, k: int, history: Histories | None, candidates: np.ndarray | None
+    ) -> TopK | None:
+        """Return the list of a user by a scan of the codes of items, or None if it cannot be made so.
+
+        It cannot for small catalogues, for models and users without factors, and for short lists.
+        """
+        if self._item_scan is None:
+            return None
+        user_ids = [_user_id(request)]
+        histories = self.saved.histories(user_ids) if history is None else history
+        recommender = self.saved.recommender(user_ids, use_stored_factors=history is None)
+        member = _scoring_member(recommender, histories)
+        if not isinstance(member, ALS | StoredFactors):
+            return None
+        seen = histories.values.indices
+        if not self.saved.config.recommend.exclude_seen:
+            seen = seen[:0]
+        best = self._item_scan.top_k(member.user_vectors(histories)[0], k, seen, candidates)
+        if best is None:
+            return None
+        items, scores = best
+        source = recommender.source(histories, items)
+        return TopK(np.arange(1), items, scores, source, recommender.sources, np.zeros(1, dtype=np.int8))
+
+    @cached_property
+    def _item_scan(self) -> ItemScan | None:
+        """The codes of the items, if there are so many that a scan is faster than all exact scores."""
+        model = self.saved.model
+        first = next(iter(model.members.values())) if isinstance(model, Cascade) else model
+        # Models that are derived from ALS may score in another way.
+        if type(first) is not ALS or len(self.item_ids) < SCAN_ITEMS:
+            return None
+        return ItemScan.of(first.item_factors_, first.known_)
 
     def _user_row(self, user: str | None) -> int:
         return -1 if user is None else int(self.saved.history.users.rows([user])[0])
@@ -458,6 +505,14 @@ class ServedModel:
         history, least_like = restore_values(self.saved.history, self.saved.config, None, lambda sentence: None)
         self._onboarding = Onboarding(like=least_like).fit(history)
         return self._onboarding
+
+
+def _scoring_member(model: Recommender, history: Histories) -> Recommender | None:
+    """Return the model that scores one history: the member of a cascade, or the model itself; None if none can."""
+    if isinstance(model, Cascade):
+        member = model.scoring_member(history)
+        return None if member is None else member[1]
+    return model if model.can_score(history)[0] else None
 
 
 def _user_id(request: ListRequest) -> str:

@@ -104,6 +104,8 @@ class StoredFactors(Recommender):
     def user_vectors(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return the stored factor of each user, or else the fold-in of the history, float32[m, rank]."""
         factors, is_stored = self._stored(histories, users)
+        if is_stored.all():
+            return factors
         return np.where(is_stored[:, None], factors, self.als.user_factors(histories))
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:

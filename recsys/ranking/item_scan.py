@@ -1,0 +1,146 @@
+"""Find the best items of one user among very many items by a scan of small codes.
+
+The factors of a million items are hundreds of MiB, and reading them is what a list costs. So each
+factor is stored once more as int8 codes with one scale per item, which is a quarter of the bytes. A
+scan of the codes gives each score up to a known error. Only the items that could be among the best
+within this error get an exact score, which are a few dozen. So lists are those of exact scores.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numba import njit
+
+from recsys import kernels, linalg
+
+LEVELS = 127
+"""The largest code. Codes are in −127 … 127."""
+
+_NONE = np.zeros(2, dtype=np.int64), np.empty(0, dtype=np.int32)
+"""The structure of a CSR matrix of one row without entries."""
+
+
+@dataclass(frozen=True, eq=False)
+class ItemScan:
+    """The factors of items with their codes.
+
+    Attributes:
+        factors: float32[items, rank], the exact factors.
+        codes: int8[items, rank]. A factor is about ``scales`` × ``codes``.
+        scales: float32[items], NaN for an item without a factor.
+        errors: float32[items]. A score of the codes differs from the exact one by at most this times
+            Σ|x|, where x is the factor of the user. It covers the rounding of both sums.
+    """
+
+    factors: np.ndarray
+    codes: np.ndarray
+    scales: np.ndarray
+    errors: np.ndarray
+
+    @classmethod
+    def of(cls, factors: np.ndarray, has_factor: np.ndarray) -> Self:
+        """Return the scan of items.
+
+        Args:
+            factors: float32[items, rank] in C order, finite.
+            has_factor: bool[items], whether each item has a factor. Others are never listed.
+        """
+        items, rank = factors.shape
+        codes = np.empty((items, rank), dtype=np.int8)
+        scales = np.empty(items, dtype=np.float32)
+        errors = np.empty(items, dtype=np.float32)
+        _encode(factors, codes, scales, errors)
+        scales[~has_factor] = np.nan
+        return cls(factors, codes, scales, errors)
+
+    def top_k(
+        self, user_factor: np.ndarray, k: int, seen: np.ndarray, candidates: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return the k items with the largest scores, int32[1, k], and their scores, float32[1, k].
+
+        The first item is the best. Of items with equal scores, the lower row is first. The result is
+        None if there are fewer than k items to choose from, or if scores are not finite.
+
+        Args:
+            user_factor: float32[rank].
+            k: ≥ 1.
+            seen: int[n], the items to leave out.
+            candidates: bool[items], the items that may be chosen. None: all.
+        """
+        scores = np.empty(len(self.codes), dtype=np.float32)
+        _scan(self.codes, self.scales, user_factor, scores)
+        scores[seen] = np.nan
+        if candidates is not None:
+            scores[~candidates] = np.nan
+        coarse_items, _ = kernels.select_top_k(scores[None], *_NONE, k)
+        if coarse_items[0, -1] < 0:
+            return None
+        # The k-th best exact score of all items is at least the smallest one of these k items.
+        threshold = float(self._exact_scores(coarse_items[0], user_factor).min())
+        if not np.isfinite(threshold):
+            return None
+        rows = _reach(scores, self.errors, float(np.abs(user_factor).sum(dtype=np.float64)), threshold)
+        positions, exact_scores = kernels.select_top_k(self._exact_scores(rows, user_factor), *_NONE, k)
+        return rows[positions], exact_scores
+
+    def _exact_scores(self, rows: np.ndarray, user_factor: np.ndarray) -> np.ndarray:
+        return linalg.product(user_factor[None], self.factors[rows].T)
+
+
+@njit(cache=True, nogil=True)
+def _encode(factors: np.ndarray, codes: np.ndarray, scales: np.ndarray, errors: np.ndarray) -> None:
+    """Fill the arrays of :class:`ItemScan`."""
+    items, rank = factors.shape
+    # Each of the two float32 sums of a score is wrong by at most (rank + 2) · 2⁻²³ of the sum of the
+    # sizes of its terms; the factor 4 leaves room for the scale and for second-order terms.
+    rounding = 4 * (rank + 2) * 2.0**-23
+    for i in range(items):
+        largest = 0.0
+        for f in range(rank):
+            largest = max(largest, abs(np.float64(factors[i, f])))
+        scale = np.float32(largest / LEVELS)
+        error = 0.0
+        for f in range(rank):
+            code = 0.0
+            if scale > 0:
+                code = min(max(np.rint(factors[i, f] / np.float64(scale)), -LEVELS), LEVELS)
+            codes[i, f] = np.int8(code)
+            error = max(error, abs(factors[i, f] - code * np.float64(scale)))
+        scales[i] = scale
+        # One part in a thousand more than the bound, so that its own rounding to float32 is covered.
+        errors[i] = (error + rounding * largest) * 1.001 + 1e-44
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _scan(codes: np.ndarray, scales: np.ndarray, user_factor: np.ndarray, scores: np.ndarray) -> None:
+    """Write the score of the codes of each item to ``scores``, float32[items]."""
+    for i in range(codes.shape[0]):
+        total = np.float32(0)
+        for f in range(codes.shape[1]):
+            total += user_factor[f] * np.float32(codes[i, f])
+        scores[i] = total * scales[i]
+
+
+@njit(cache=True, nogil=True)
+def _reach(scores: np.ndarray, errors: np.ndarray, length: float, threshold: float) -> np.ndarray:
+    """Return the items whose exact score may reach a threshold, int32[n], ascending.
+
+    Args:
+        scores: float32[items], the scores of the codes, NaN for items to leave out.
+        errors: as in :class:`ItemScan`.
+        length: Σ|x| of the user.
+        threshold: the exact score to reach.
+    """
+    count = 0
+    for i in range(len(scores)):
+        count += np.float64(scores[i]) + errors[i] * length >= threshold
+    rows = np.empty(count, dtype=np.int32)
+    position = 0
+    for i in range(len(scores)):
+        if np.float64(scores[i]) + errors[i] * length >= threshold:
+            rows[position] = i
+            position += 1
+    return rows
