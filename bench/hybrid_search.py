@@ -153,7 +153,8 @@ def main() -> None:
         "ndcg@100 on the trial",
         *(f"{name}, test" for name in METRICS),
     ]
-    body = f"{table(heads, lines)}\n\n" + "\n\n".join(notes)
+    first = "The CPU seconds of the first search include those of loading or compiling the kernels."
+    body = "\n\n".join([table(heads, lines), first, *notes])
     command = " ".join(["python bench/hybrid_search.py", *names])
     write_section("hybrid-search", "The search of a hybrid beside an exhaustive one", command, body)
 
