@@ -42,7 +42,8 @@ from random_logs import backward_error, random_log, require_one_sentence
 MAX_ITERATIONS = 2
 """The most sweeps of a training, but for every :data:`LONG_EVERY`-th seed, which has up to :data:`MAX_LONG_ITERATIONS`.
 
-On the executors a sweep is four Spark jobs, however small the log is. The equations of the users hold after any number of sweeps.
+On the executors a sweep is four Spark jobs, however small the log is. The equations of the users hold after any number
+of sweeps.
 """
 MAX_LONG_ITERATIONS = 5
 LONG_EVERY = 10
