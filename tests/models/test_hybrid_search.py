@@ -195,6 +195,23 @@ def test_a_kind_that_promises_little_keeps_its_first_settings(monkeypatch):
     assert part == first[fewer[0]] | {"decay": part["decay"]}
 
 
+def test_the_best_kind_with_and_the_best_without_features_are_always_searched(monkeypatch):
+    train, features = contract.world(users=400)
+    monkeypatch.setattr(hybrid, "PROMISING", 10.0)
+    first_values, searched = {}, []
+
+    def start(self, kind, original=Search.start):
+        attempt = original(self, kind)
+        first_values[kind] = attempt.value
+        return attempt
+
+    monkeypatch.setattr(Search, "start", start)
+    monkeypatch.setattr(Search, "climb", lambda self, attempt: searched.append(attempt.kind))
+    build("hybrid", {"parts": ["itemknn", "rp3beta", "content", "side_ease"]}).fit(train, features)
+    families = (("itemknn", "rp3beta"), ("content", "side_ease"))
+    assert sorted(searched) == sorted(max(family, key=first_values.get) for family in families)
+
+
 @pytest.mark.parametrize(
     ("rule", "hold_out"),
     [("time", "latest"), ("last", "newest"), ("fraction", "random"), ("users", "random"), ("items", "random")],

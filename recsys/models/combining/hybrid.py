@@ -309,9 +309,10 @@ class Hybrid(Blended):
     def _search_settings(self, kinds: list[str], search: Search) -> None:
         """Search the best settings of each kind, and record them.
 
-        Every kind is first tried once. Then the settings of the promising kinds are searched, the best
-        kind first. The trial of the search stores the scores of the best settings. A kind that does
-        not fit in memory, or for which there was no time, is recorded as left out.
+        Every kind is first tried once. Then the settings of the promising kinds, of the best kind
+        that uses features and of the best kind that does not are searched, the best kind first. The
+        trial of the search stores the scores of the best settings. A kind that does not fit in
+        memory, or for which there was no time, is recorded as left out.
         """
         attempts: list[Attempt] = []
         for kind in kinds:
@@ -326,7 +327,7 @@ class Hybrid(Blended):
                 logger.info("hybrid: %s is left out: %s", kind, error)
         attempts.sort(key=lambda attempt: -attempt.value)
         for attempt in attempts:
-            if attempt.value >= PROMISING * attempts[0].value or _is_best_of_content(attempt, attempts):
+            if attempt.value >= PROMISING * attempts[0].value or _is_best_of_family(attempt, attempts):
                 logger.info("hybrid: tries settings of %s, whose fit took %.1f s", attempt.kind, attempt.seconds)
                 search.climb(attempt)
             mean = float(search.trial.ndcg_per_user(search.trial.scores[attempt.kind]).mean())
@@ -514,15 +515,17 @@ def _ndcg_of_choice(trial: Trial, choice: Choice) -> np.ndarray:
     return values
 
 
-def _is_best_of_content(attempt: Attempt, attempts: list[Attempt]) -> bool:
-    """Return whether an attempt is the best one of a kind that uses features.
+def _is_best_of_family(attempt: Attempt, attempts: list[Attempt]) -> bool:
+    """Return whether an attempt is the best one of the kinds that use features, or of those that do not.
 
-    Its settings are always searched, because only kinds that use features can score new items.
+    The settings of both are always searched. Only kinds that use features can score new items, and a
+    blend gains most from a part that learns from other things than the best kind does.
 
     Args:
         attempts: all attempts, best first.
     """
-    return attempt is next((candidate for candidate in attempts if candidate.kind in CONTENT), None)
+    uses_features = attempt.kind in CONTENT
+    return attempt is next(candidate for candidate in attempts if (candidate.kind in CONTENT) == uses_features)
 
 
 def _format_weights(weights: Weights) -> str:
