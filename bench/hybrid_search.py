@@ -154,9 +154,9 @@ def main() -> None:
         *(f"{name}, test" for name in METRICS),
     ]
     first = (
-        "The CPU seconds of the first search include those of loading or compiling the kernels. The table is about whole"
-        " blends: where the weights differ, it says more of their choice than of the search of settings, which the rows of"
-        " each kind below compare."
+        "The CPU seconds of the first search include those of loading or compiling the kernels. The table is about"
+        " whole blends: where the weights differ, it says more of their choice than of the search of settings, which"
+        " the rows of each kind below compare."
     )
     body = "\n\n".join([table(heads, lines), first, *notes])
     command = " ".join(["python bench/hybrid_search.py", *names])
