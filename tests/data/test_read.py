@@ -350,12 +350,21 @@ def test_a_quote_that_never_closes_is_an_error_not_one_long_row(tmp_path):
         read_events(path)
 
 
+def test_the_text_of_a_refused_row_is_the_line_of_the_file(tmp_path):
+    """A mended row can be read again, because its quotes are kept."""
+    bad = [';90569B;"VINTAGE CREAM JAM JAR; LARGE";-24', ';b;"a ""big""\nname";1', 'ann;;plain;"2"', 'x;y;"z;"']
+    log = "user_id;item_id;name;value\n" + "".join(f"{line}\r\n\r\n" for line in bad) + "ann;b;c;1\n"
+    reading = ReadSettings(delimiter=";", max_refused_share=1.0)
+    _, refusals = read_events(write(tmp_path / "events.csv", log), reading=reading)
+    assert [row[3] for row in refusals.rows] == bad
+
+
 def test_refused_csv_can_be_read_back(tmp_path):
     path = write(tmp_path / "e.csv", "user_id,item_id\n" + "a,b\n" * 40 + '"",x\n')
     _, refusals = read_events(path)
     refusals.write_csv(tmp_path / "refused.csv")
     table = pd.read_csv(tmp_path / "refused.csv")
-    assert table.to_dict("records") == [{"file": str(path), "line": 42, "reason": "missing user id", "text": ",x"}]
+    assert table.to_dict("records") == [{"file": str(path), "line": 42, "reason": "missing user id", "text": '"",x'}]
 
 
 def test_refused_rows_past_the_limit_are_counted(tmp_path, monkeypatch):

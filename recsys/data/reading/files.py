@@ -304,7 +304,12 @@ def _line_of(block: RowBlock) -> Callable[[int], int]:
 
 
 def _text_of(block: RowBlock) -> Callable[[int], str]:
-    return lambda row: block.delimiter.join(block.row_fields(row))
+    def text(row: int) -> str:
+        # As it is in the file: without its quotes, a row would have other fields when it is read again.
+        line = block.data[block.rows[row] : block.rows[row + 1]].tobytes()
+        return line.decode("utf-8", "surrogateescape").rstrip("\r\n")
+
+    return text
 
 
 def _text_column(block: RowBlock, column: int) -> pd.Series:

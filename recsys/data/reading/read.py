@@ -73,8 +73,8 @@ class Refusals:
     Attributes:
         total: the number of all rows in the files, accepted and refused.
         counts: reason -> number of refused rows.
-        rows: (file, line, reason, text) of each stored row. The line is 0 if it is unknown. Texts
-            have at most 200 characters.
+        rows: (file, line, reason, text) of each stored row. The line is 0 if it is unknown. Texts are
+            as in the file, cut to 200 characters.
     """
 
     total: int = 0
