@@ -85,7 +85,7 @@ def exit_code_of(work: Callable[[], object]) -> int:
     * 1 for any other error, which is a bug in recsys. Its traceback is printed.
     """
     try:
-        with _ignored_interruptions_repeated():
+        with _hidden_interruptions_raised():
             work()
     except SystemExit as stop:
         # Typer ends like this, after it has printed what is wrong with the arguments.
@@ -124,15 +124,17 @@ def _report_bug() -> int:
 
 
 @contextmanager
-def _ignored_interruptions_repeated() -> Iterator[None]:
-    """Raise KeyboardInterrupt in the main thread once more if Python had to ignore it.
+def _hidden_interruptions_raised() -> Iterator[None]:
+    """Raise KeyboardInterrupt in the main thread once more if compiled code had hidden it.
 
     Python ignores any exception in a function that is called by compiled code, such as the callback
     with which Numba receives a compiled kernel. Without the repetition a verb would go on, or fail
-    because the callback did not do its work.
+    because the callback did not do its work. A kernel that returns a result in spite of an
+    interruption makes Python raise a SystemError, with the interruption as its cause.
 
     Raises:
-        KeyboardInterrupt: an interruption was ignored, and then the block raised another error.
+        KeyboardInterrupt: an interruption was ignored, and then the block raised another error; or
+            the block raised an error whose cause is an interruption.
     """
     report_ignored = sys.unraisablehook
     repetitions: list[threading.Timer] = []
@@ -149,13 +151,20 @@ def _ignored_interruptions_repeated() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if repetitions:
+        if repetitions or _is_caused_by_interruption(error):
             raise KeyboardInterrupt from error
         raise
     finally:
         sys.unraisablehook = report_ignored
         for repetition in repetitions:
             repetition.cancel()
+
+
+def _is_caused_by_interruption(error: BaseException | None) -> bool:
+    # An error of a clean-up after Ctrl-C has the interruption as its context only: it is reported.
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__
+    return error is not None
 
 
 def _report_interruption() -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from interruptions import digest
 
-from recsys.cli import run_verb
+from recsys.cli import exit_code_of, run_verb
 from recsys.config import load_config, parse_config
 from recsys.errors import ConfigError, MissingExtra
 from recsys.flow import require_feasible, run
@@ -369,6 +369,41 @@ def test_an_interrupt_of_a_job_is_one_line(place, job):
     done = subprocess.run([sys.executable, "-c", code, *job[1:]], **options)
     assert done.returncode == 130
     assert done.stderr.splitlines() == ["interrupted: no result is half-written"]
+
+
+def interrupted_kernel(reason):
+    """Python raises this if compiled code returns a result after an exception, such as Ctrl-C."""
+    raise SystemError("CPUDispatcher(…) returned a result with an exception set") from reason
+
+
+def failed_model(reason):
+    try:
+        interrupted_kernel(reason)
+    except SystemError as error:
+        raise ConfigError("model 'mine:Own': fit failed") from error
+
+
+@pytest.mark.parametrize("work", [interrupted_kernel, failed_model])
+def test_an_interrupt_of_a_kernel_is_one_line(work, capsys):
+    assert exit_code_of(lambda: work(KeyboardInterrupt())) == 130
+    assert capsys.readouterr().err == "interrupted: no result is half-written\n"
+
+
+def test_another_error_of_a_kernel_is_a_bug(capsys):
+    assert exit_code_of(lambda: interrupted_kernel(ValueError("a wrong result"))) == 1
+    assert "This is a bug in recsys" in capsys.readouterr().err
+
+
+def failed_clean_up():
+    try:
+        raise KeyboardInterrupt
+    finally:
+        raise ConfigError("runs/new is left half-written: remove it")
+
+
+def test_an_error_of_a_clean_up_after_an_interrupt_is_printed(capsys):
+    assert exit_code_of(failed_clean_up) == 2
+    assert capsys.readouterr().err == "error: runs/new is left half-written: remove it\n"
 
 
 def test_world_card_names_every_file(place):
