@@ -176,6 +176,31 @@ def test_predictions_are_clipped_to_the_scale_and_counted(runs, capsys):
     assert sum(float(line.split()[0]) for line in parts) > 3.2
 
 
+def test_pairs_are_read_with_the_names_of_the_log(runs, tmp_path, capsys):
+    """Pairs may be named as the log of the run, as recsys does, or as --column says."""
+    log = pd.read_csv(runs / "log.csv")
+    named = log.set_axis(["userId", "movieId", *log.columns[2:]], axis="columns")
+    named.to_csv(tmp_path / "named.csv", index=False)
+    log.to_csv(tmp_path / "plain.csv", index=False, header=False)
+    by_position = {"user_id": "0", "item_id": "1", "value": str(list(log.columns).index("value"))}
+    mappings = {"named": {"user_id": "userId", "item_id": "movieId"}, "plain": by_position}
+    pairs = log[["user_id", "item_id"]].head(5)
+    pairs.to_csv(tmp_path / "ours.csv", index=False)
+    pairs.to_csv(tmp_path / "bare.csv", index=False, header=False)
+    pairs.set_axis(["userId", "movieId"], axis="columns").to_csv(tmp_path / "theirs.csv", index=False)
+    pairs.set_axis(["userId", "movieId"], axis="columns").to_parquet(tmp_path / "theirs.parquet", index=False)
+    pairs.set_axis(["a", "b"], axis="columns").to_csv(tmp_path / "odd.csv", index=False, sep=";")
+    odd = ["odd.csv", "--column", "user_id=a", "--column", "item_id=b", "--delimiter", ";"]
+    words = {"named": [["ours.csv"], ["theirs.csv"], ["theirs.parquet"], odd], "plain": [["ours.csv"], ["bare.csv"]]}
+    for name, mapping in mappings.items():
+        data = {"events": str(tmp_path / f"{name}.csv"), "columns": mapping}
+        run(parse_config(raw(tmp_path, name, {"rule": "fraction"}, models={}, data=data)))
+        for file, *options in words[name]:
+            assert run_verb(["predict", str(tmp_path / name), str(tmp_path / file), *options]) == 0, (name, file)
+            rows = [line.split(",")[:2] for line in capsys.readouterr().out.splitlines()]
+            assert rows == [["user_id", "item_id"], *pairs.astype(str).to_numpy().tolist()], (name, file)
+
+
 def test_verbs_of_lists_refuse_such_a_run(runs, capsys):
     with pytest.raises(RunFolderError, match="predict ratings and make no lists"):
         open_model(runs / "folds")

@@ -9,7 +9,17 @@ import typer
 
 from recsys.cli.application import LISTS, app
 from recsys.cli.console import print_or_save
-from recsys.cli.options import ModelName, OwnModels, run_argument
+from recsys.cli.options import (
+    Columns,
+    Delimiter,
+    Encoding,
+    FileFormat,
+    ModelName,
+    OwnModels,
+    config_of,
+    reading_overrides,
+    run_argument,
+)
 
 FIRST_COLUMNS = "user_id,item_id,score,source"
 
@@ -17,24 +27,31 @@ FIRST_COLUMNS = "user_id,item_id,score,source"
 @app.command(rich_help_panel=LISTS)
 def predict(
     run: Annotated[Path, run_argument("A run with [judge] task = 'ratings', or a bundle of one: a path or a URI.")],
-    pairs: Annotated[str, typer.Argument(help="A table of pairs, in any format of a log: user_id, item_id.")],
+    pairs: Annotated[str, typer.Argument(help="A table of pairs: user_id, item_id, or the names of the run's log.")],
     model: ModelName = None,
     save: Annotated[Path | None, typer.Option("--out", help="Write the predictions to this file (CSV).")] = None,
+    columns: Columns = None,
+    file_format: FileFormat = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
     own_models: OwnModels = False,
 ) -> None:
     """Predict the rating of each pair of a table, by a model of a run that predicts ratings.
 
+    Pairs without columns user_id and item_id are read by [data.columns] of the run. --column goes
+    before both.
+
     Example: recsys predict runs/ratings pairs.csv --model bpmf --out predicted.csv
     """
-    from recsys.evaluation.topk_tables import read_truth
     from recsys.replacing import require_replaceable_file, starts_with
     from recsys.runfolder import RunFolder, damage_explained
-    from recsys.saved.rating_predictions import open_rating_model
+    from recsys.saved.rating_predictions import open_rating_model, read_pairs
 
     if save:
         require_replaceable_file(save, starts_with(FIRST_COLUMNS), "--out", [Path(pairs)])
     folder = RunFolder.open(run)
-    table = read_truth(pairs)
+    reading = config_of(pairs, reading_overrides(columns, file_format, delimiter, encoding)).data.reading
+    table = read_pairs(pairs, reading, folder)
     with damage_explained(run):
         predicted = open_rating_model(folder, model).predict(table)
     print_or_save(predicted.to_csv(index=False), save)

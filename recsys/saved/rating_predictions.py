@@ -9,9 +9,15 @@ import numpy as np
 import pandas as pd
 
 from recsys import models, run_files
+from recsys.config import load_config
+from recsys.data.reading.files import column_names
+from recsys.data.reading.read_settings import ReadSettings
+from recsys.data.reading.sources import Source
 from recsys.errors import RunFolderError, suggest_nearest
 from recsys.evaluation.settings import RATING_BASELINES
 from recsys.evaluation.testing.pick import pick_model
+from recsys.evaluation.topk_tables import read_truth
+from recsys.locations import local_path
 from recsys.rating_model import RatingExplanation, RatingModel, predict_ratings
 from recsys.runfolder import RunFolder
 from recsys.saved.open_model import check_bundle, read_history_and_items
@@ -107,6 +113,38 @@ def open_rating_model(run: RunFolder, name: str | None = None) -> SavedRatingMod
         items=items,
         scale=tuple(run.read_object(run_files.METRICS, about=dict)["about"]["scale"]),
     )
+
+
+def read_pairs(path: str, reading: ReadSettings, run: RunFolder) -> pd.DataFrame:
+    """Read a table of pairs to predict, and return it with the columns user_id and item_id.
+
+    A file without a column ``user_id`` or ``item_id`` is read with the names of columns that the
+    log of the run had (``[data.columns]``).
+
+    Args:
+        path: the path of a file in any format of a log.
+        reading: the format of the file, and names of columns that go before those of the run.
+        run: the run or the bundle.
+
+    Raises:
+        InputError: as for :func:`recsys.evaluation.topk_tables.read_truth`.
+    """
+    columns_of_run = load_config(run.local(run_files.CONFIG)).data.columns
+    source = Source(local_path(path))
+    # Parquet files always have names, and those of recsys count there beside the mapped ones.
+    if source.format(reading) != "parquet":
+        names = column_names(source.parts[0], reading)
+        if {USER, ITEM} <= set(names):
+            columns_of_run = {}
+        elif not reading.columns and columns_of_run and all(name.isdigit() for name in columns_of_run.values()):
+            # The log of the run has no header, so the pairs have none either: names are positions.
+            reading = reading.model_copy(update={"header": False})
+            names = []
+        # Pairs need not have the other columns of the log.
+        columns_of_run = {
+            column: name for column, name in columns_of_run.items() if column in (USER, ITEM) or name in names
+        }
+    return read_truth(path, reading.model_copy(update={"columns": columns_of_run | reading.columns}))
 
 
 def is_of_ratings(run: RunFolder) -> bool:
