@@ -48,7 +48,9 @@ def test_within_of_a_cost_looks_upwards():
     ("text", "message"),
     [
         ("ndcg@10", "write METRIC drops LIMIT"),
-        ("ndcg@10 drops -0.1", "write METRIC drops LIMIT"),
+        ("ndcg@10 drops 0.1 0.2", "write METRIC drops LIMIT"),
+        ("ndcg@10 drops -0.1", r"'-0\.1' is not a limit: .* such as 0\.01"),
+        ("ndcg@10 drops 1%", "'1%' is not a limit"),
         ("ndcg@10 drop 0.01", "Did you mean 'drops'"),
         ("ndcg@1 within 0.01", "Did you mean 'ndcg@10'"),
     ],
@@ -56,6 +58,16 @@ def test_within_of_a_cost_looks_upwards():
 def test_a_gate_that_cannot_be_read(text, message):
     with pytest.raises(ConfigError, match=message):
         Gate.parse(text, ["ndcg@10"])
+
+
+def test_all_mistakes_of_a_gate_are_named():
+    with pytest.raises(ConfigError) as raised:
+        Gate.parse("ndgc@10 drop 1%", ["ndcg@10", "coverage"])
+    lines = str(raised.value).splitlines()
+    assert len(lines) == 3
+    assert "'ndgc@10'. Did you mean 'ndcg@10'?" in lines[0]
+    assert "'drop'. Did you mean 'drops'?" in lines[1]
+    assert "'1%' is not a limit" in lines[2]
 
 
 @pytest.mark.slow

@@ -30,7 +30,7 @@ from recsys.evaluation.testing.choose import GUARDRAILS
 
 KINDS = ("drops", "rises", "within")
 """The kinds of gates, see the description of this module."""
-_PATTERN = re.compile(r"(?P<measure>\S+)\s+(?P<kind>\w+)\s+(?P<limit>\d+\.?\d*([eE][-+]?\d+)?|\.\d+)")
+_LIMIT = re.compile(r"\d+\.?\d*([eE][-+]?\d+)?|\.\d+")
 
 
 @dataclass(frozen=True)
@@ -78,25 +78,27 @@ class Gate:
             measures: the names of the measures that the comparison has.
 
         Raises:
-            ConfigError: the text has another form, KIND is none of these three, or the comparison
-                has no such measure.
+            ConfigError: the text has another form, KIND is none of these three, LIMIT is not such a
+                number, or the comparison has no such measure. The message names all of these.
         """
-        match = _PATTERN.fullmatch(text.strip())
-        if not match:
+        words = text.split()
+        if len(words) != 3:
             raise ConfigError(
                 f"--fail-if '{text}': write METRIC drops LIMIT, METRIC rises LIMIT, or METRIC within LIMIT.",
             )
-        measure = match["measure"]
-        kind = match["kind"]
-        if kind not in KINDS:
-            raise ConfigError(
-                f"--fail-if '{text}': no condition '{kind}'.{suggest_nearest(kind, KINDS)}",
-            )
+        measure, kind, limit = words
+        problems = []
         if measure not in measures:
-            raise ConfigError(
-                f"--fail-if '{text}': this comparison has no '{measure}'.{suggest_nearest(measure, measures)}",
+            problems.append(f"this comparison has no '{measure}'.{suggest_nearest(measure, measures)}")
+        if kind not in KINDS:
+            problems.append(f"no condition '{kind}'.{suggest_nearest(kind, KINDS)}")
+        if not _LIMIT.fullmatch(limit):
+            problems.append(
+                f"'{limit}' is not a limit: write a difference in the unit of the metric, without a sign, such as 0.01."
             )
-        return cls(measure, kind, float(match["limit"]))
+        if problems:
+            raise ConfigError("\n".join(f"--fail-if '{text}': {problem}" for problem in problems))
+        return cls(measure, kind, float(limit))
 
     def fires(self, change: Change) -> bool:
         """Return whether a change makes the comparison fail, as the kind of this gate says.
