@@ -18,6 +18,7 @@ from recsys.errors import ConfigError, InputError, MissingExtra
 from recsys.fingerprint import fingerprint_in_background
 from recsys.hop_log import HopLog
 from recsys.locations import Location, is_remote
+from recsys.logging import running_step
 from recsys.meter import Meter
 from recsys.parameters import is_class_path
 from recsys.runfolder import RunFolder
@@ -59,6 +60,8 @@ def run(
     with (
         Meter(log=hop_log) as meter,
         engine.started(meter),
+        # The last step is to put the complete folder in the place of an older one.
+        running_step("write the run folder"),
         RunFolder.writing(config.out, "run", config.sources) as folder,
         engine.open(folder, meter, progress),
     ):
@@ -87,8 +90,11 @@ def run(
             folder.write_json(run_files.METRICS, metrics)
             remove_folds(folder)
         folder.write_text(run_files.CONFIG, config.to_toml())
-        folder.write_manifest(seed=config.seed, inputs=fingerprints.result(), hops=meter.hops, started=started)
-        write_report(folder)
+        with running_step("fingerprint the input files"):
+            inputs = fingerprints.result()
+        folder.write_manifest(seed=config.seed, inputs=inputs, hops=meter.hops, started=started)
+        with running_step("write the report"):
+            write_report(folder)
     return metrics
 
 
@@ -158,12 +164,17 @@ def run_fold(config: Config, folder: RunFolder, progress: Progress | None) -> di
     """
     engine = make_engine(config)
     with Meter() as meter, engine.started(meter), engine.open(folder, meter, progress):
-        engine.read_events()
-        engine.split_events()
+        with running_step("read"):
+            engine.read_events()
+        with running_step("split"):
+            engine.split_events()
         for name in engine.model_names:
-            engine.fit(name)
-            engine.recommend(name)
-            engine.judge(name)
+            with running_step(f"fit {name}"):
+                engine.fit(name)
+            with running_step(f"{engine.prediction_hop} {name}"):
+                engine.recommend(name)
+            with running_step(f"judge {name}"):
+                engine.judge(name)
         return describe_fold(folder, engine.summarise())
 
 

@@ -29,6 +29,7 @@ from recsys.evaluation.truth import Truth
 from recsys.features.encoding import encode_features
 from recsys.features.reviews import add_review_columns, add_reviewed_items, reviews_of_train
 from recsys.features.segment_popularity import Segments, fit_segments
+from recsys.logging import running_step
 from recsys.models.combining.cascade import Cascade
 from recsys.models.combining.short_histories import try_short_histories
 from recsys.models.combining.wrappers import insert_segment_fallback
@@ -184,7 +185,8 @@ class LocalEngine(Engine):
         """
         model = self.models[name]
         if isinstance(model, Cascade) and self._chooses_min_history(name):
-            self._choose_min_history(model)
+            with running_step(f"fit {name}: choose min_history by a trial"):
+                self._choose_min_history(model)
         model.fit(self.split.train, self.item_features)
         models.save(model, self.folder.path / run_files.model_folder(name))
         trained = model

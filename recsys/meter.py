@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from recsys.hop_log import HopLog
-from recsys.logging import logger
+from recsys.logging import logger, running_step
 
 _PROC = Path("/proc")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -78,24 +78,24 @@ class Meter:
 
         A block that raises an error is not added.
         """
-        logger.debug("%s …", name)
-        with self._lock:
-            self._peak = {}
-        start = time.perf_counter()
-        self._sample()
-        try:
-            with self.further_costs(name) as further:
-                yield
-                seconds = time.perf_counter() - start
-        except BaseException as error:
+        with running_step(name):
+            with self._lock:
+                self._peak = {}
+            start = time.perf_counter()
+            self._sample()
+            try:
+                with self.further_costs(name) as further:
+                    yield
+                    seconds = time.perf_counter() - start
+            except BaseException as error:
+                if self._log is not None:
+                    self._log.add(self._entry(name, time.perf_counter() - start) | {"error": describe_error(error)})
+                raise
+            hop = self._entry(name, seconds) | further
+            logger.info("%s", describe_hop(hop))
+            self.hops.append(hop)
             if self._log is not None:
-                self._log.add(self._entry(name, time.perf_counter() - start) | {"error": describe_error(error)})
-            raise
-        hop = self._entry(name, seconds) | further
-        logger.info("%s", describe_hop(hop))
-        self.hops.append(hop)
-        if self._log is not None:
-            self._log.add(hop)
+                self._log.add(hop)
 
     def _entry(self, name: str, seconds: float) -> dict[str, Any]:
         """Return the entry of a hop that has just ended."""

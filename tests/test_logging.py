@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from recsys.cli import console, run_verb
+from recsys.logging import log_phase, running_step
 from recsys.meter import Meter
 from recsys.models import build
 
@@ -41,7 +42,7 @@ def test_each_sweep_of_als_is_logged_for_debugging(caplog):
     train, _ = world()
     with caplog.at_level(logging.DEBUG, logger="recsys"):
         model = build("als", {"rank": 4, "iterations": 3}).fit(train)
-    lines = [record.getMessage() for record in caplog.records if record.levelno == logging.DEBUG]
+    lines = [record.getMessage() for record in caplog.records if "sweep" in record.getMessage()]
     assert [line.split(", ")[0] for line in lines] == [f"als: sweep {n} of 3" for n in (1, 2, 3)]
     losses = [float(line.rpartition(" ")[2]) for line in lines]
     assert losses == pytest.approx(model.losses_.tolist(), rel=1e-4)
@@ -110,6 +111,39 @@ def test_progress_without_a_terminal_is_a_line_from_time_to_time(monkeypatch, ca
     first, second = shown.getvalue().splitlines()
     assert first == "10 s  recommend als: 64 of 2,991"
     assert second.startswith("20 s  als: train factors (users")
+
+
+def test_the_step_that_runs_is_shown_after_a_phase_in_it_has_ended(monkeypatch):
+    """A phase that has ended, also with an error, does not stand for the step that goes on."""
+    lines = console.StatusLines(clock=lambda: 0.0)
+    shown = NoTerminal()
+    monkeypatch.setattr(console, "log", Console(file=shown, markup=False, soft_wrap=True))
+    bars = Progress(console=Console(file=io.StringIO()))
+    steps = console.Steps(bars)
+    with console._listening(lines), console._listening(steps), Meter() as meter, running_step("write the run folder"):
+        with meter.hop("fit als"):
+            with log_phase("als: train factors", users=3):
+                lines.print_status()
+            lines.print_status()
+            on_terminal = bars.tasks[0].description
+            with pytest.raises(ValueError, match="no"), log_phase("als: train factors", users=4):
+                raise ValueError("no")
+            lines.print_status()
+        lines.print_status()
+        with meter.hop("recommend als"):
+            lines("recommend als", 1, 2)
+            lines.print_status()
+            lines("recommend als", 2, 2)
+            lines.print_status()
+    assert on_terminal == "fit als …"
+    assert [line.removeprefix("0 s  ") for line in shown.getvalue().splitlines()] == [
+        "als: train factors (users 3) …",
+        "fit als …",
+        "fit als …",
+        "write the run folder …",
+        "recommend als: 1 of 2",
+        "recommend als …",
+    ]
 
 
 def test_a_terminal_shows_the_latest_line_of_the_log_and_the_steps():

@@ -133,7 +133,8 @@ class StatusLines(logging.Handler):
     """Stores the current step of a run, and prints it as one line by :meth:`print_status`.
 
     It is used if stderr is not a terminal. The current step is the last one that reported progress
-    or wrote a line to the log.
+    or wrote a line to the log. When all units of a step are done, it is the latest line of the log
+    again.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -141,14 +142,18 @@ class StatusLines(logging.Handler):
         self._clock = clock
         self._start = clock()
         self._status = ""
+        self._latest_line = ""
 
     def __call__(self, name: str, done: int, total: int) -> None:
         """Store that ``done`` of ``total`` units of the step ``name`` are done."""
         self._status = f"{name}: {done:,} of {total:,}"
+        if done >= total and self._latest_line:
+            self._status = self._latest_line
 
     def emit(self, record: logging.LogRecord) -> None:
         """Store the text of a log record as the current step."""
-        self._status = record.getMessage()
+        self._latest_line = record.getMessage()
+        self._status = self._latest_line
 
     def print_status(self) -> None:
         """Print to stderr the seconds since this object was made, and the current step.
