@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import ValidationError
 
-from recsys.errors import ConfigError
+from recsys.errors import ConfigError, describe_invalid_value
 from recsys.locations import parse_location
 
 if TYPE_CHECKING:
@@ -122,20 +123,39 @@ def reading_overrides(
             delimiter becomes a tab.
 
     Raises:
-        ConfigError: a value of ``--column`` is not of the form OURS=THEIRS.
+        ConfigError: a value of ``--column`` is not of the form OURS=THEIRS, or values are not
+            allowed. The message names the options of all these.
     """
     overrides = []
+    problems = []
     for pair in columns or ():
         canonical, equals, source = pair.partition("=")
         if not equals or not canonical:
             raise ConfigError(f"--column {pair}: write it as OURS=THEIRS, for example user_id=userId.")
+        problems += _problems_of("--column", "columns", {canonical: source})
         overrides.append(f"data.columns.{canonical}={json.dumps(source, ensure_ascii=False)}")
     if delimiter:
         # A shell passes '\t' on as it is written.
         delimiter = delimiter.replace("\\t", "\t")
     values = {"format": file_format, "delimiter": delimiter, "encoding": encoding, "time_unit": time_unit}
-    overrides += [f"data.{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values.items() if value]
+    for key, value in values.items():
+        if value:
+            problems += _problems_of(f"--{key.replace('_', '-')}", key, value)
+            overrides.append(f"data.{key}={json.dumps(value, ensure_ascii=False)}")
+    if problems:
+        raise ConfigError("\n".join(problems))
     return overrides
+
+
+def _problems_of(option: str, key: str, value: object) -> list[str]:
+    """Return one line with what is wrong with the value of an option on reading files, if anything is."""
+    from recsys.data.reading.read_settings import ReadSettings
+
+    try:
+        ReadSettings.model_validate({key: value})
+    except ValidationError as error:
+        return [f"{option}: {describe_invalid_value(error.errors())}"]
+    return []
 
 
 def table_overrides(items: str | None, users: str | None = None) -> list[str]:

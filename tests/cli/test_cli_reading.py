@@ -94,3 +94,26 @@ def test_evaluate_takes_the_options_and_names_the_line(tmp_path, capsys):
 def test_a_column_option_without_an_equals_sign(log, capsys):
     assert run_verb(["check", str(log), "--column", "user_id"]) == 2
     assert "OURS=THEIRS" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--time-unit", "dd/mm/yyyy"], "--time-unit: must be 's', 'ms'"),
+        (["--encoding", "zork"], "--encoding: unknown text encoding"),
+        (["--format", "xls"], "--format: unknown format 'xls'"),
+        (["--column", "usr_id=a"], "--column: 'usr_id' is not a column of events. Did you mean 'user_id'?"),
+        (["--column", "user_id.a=b"], "--column: 'user_id.a' is not a column of events"),
+        (["--delimiter", '"'], "--delimiter: a delimiter is any text without quotes"),
+    ],
+)
+def test_a_wrong_value_is_blamed_on_the_option_that_was_typed(log, words, message, capsys):
+    assert run_verb(["check", str(log), *words]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
+def test_all_wrong_options_are_named(log, capsys):
+    assert run_verb(["check", str(log), "--time-unit", "days", "--encoding", "zork"]) == 2
+    encoding, time_unit = capsys.readouterr().err.splitlines()
+    assert "--encoding: " in encoding
+    assert "--time-unit: " in time_unit
