@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -194,10 +195,50 @@ def decide_in_run(
 
     comparison, deciding = _comparisons(candidates, None, seed)
     metrics = run.read_json(run_files.METRICS)
+    share_tests(metrics, comparison)
+    if deciding is not comparison:
+        share_tests(metrics["backtest"], deciding)
     incumbent = pick_model(metrics).baseline or candidates[0].evaluation.name
     return Decision(
         incumbent, comparison, deciding, choose_in_run(metrics, guards), frozenset(baseline_differences(metrics))
     )
+
+
+def share_tests(metrics: dict[str, Any], comparison: Comparison) -> None:
+    """Give the differences from baselines one interval and one p-value, in the sentences and in the table.
+
+    The table takes those of the run, so that it agrees with the report. An older run has no p-value
+    for every baseline: its metrics take those of the table. Differences of other metrics, and those
+    between two models that are no baselines, keep their own test.
+
+    Args:
+        metrics: the content of metrics.json, or its entry ``backtest``. It is changed in place for an
+            older run.
+        comparison: the comparison of every two models of the run, which is changed in place.
+    """
+    from recsys.evaluation.testing.pick import baseline_differences
+
+    about = metrics["about"]
+    table = comparison.differences
+    by_primary = table[table["metric"] == about["primary"]]
+    rows = {(row.model, row.against): (row.Index, 1) for row in by_primary.itertuples()}
+    rows |= {(row.against, row.model): (row.Index, -1) for row in by_primary.itertuples()}
+    for baseline, of_baseline in baseline_differences(metrics).items():
+        for name, cell in of_baseline["all"].items():
+            if (name, baseline) not in rows:
+                # The metrics of the comparison do not include the first one of the run.
+                continue
+            row, sign = rows[name, baseline]
+            if "tests" not in about:
+                cell["ci95"] = sorted(sign * table.loc[row, ["low", "high"]].to_numpy(dtype=float))
+                cell["p_holm"] = table.loc[row, "p_holm"]
+                continue
+            # A missing value is None in the file.
+            ends = [math.nan if end is None else sign * end for end in cell["ci95"]]
+            table.loc[row, ["low", "high"]] = sorted(ends)
+            if cell.get("p_holm") is not None:
+                table.loc[row, ["p", "p_holm"]] = [cell["p"], cell["p_holm"]]
+    about.setdefault("tests", int(table["p"].notna().sum()))
 
 
 def decide_between_runs(candidates: list[Candidate], guards: dict[str, dict[str, float]], seed: int) -> Decision:

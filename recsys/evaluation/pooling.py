@@ -77,7 +77,7 @@ def describe_pooled(layout: Layout, sums: Sums, engine: str, folds: int) -> dict
 
     ``folds`` is the number of folds. ``models`` and ``differences`` have the form of these entries
     of metrics.json (:func:`.summary.document`), computed from the pooled values. So has ``about``,
-    with only ``primary``, ``baseline``, ``baseline_differences`` and ``leads``.
+    with only ``primary``, ``baseline``, ``baseline_differences``, ``tests`` and ``leads``.
 
     Args:
         layout: the result of :func:`pooled_layout`.
@@ -86,6 +86,6 @@ def describe_pooled(layout: Layout, sums: Sums, engine: str, folds: int) -> dict
         folds: the number of folds.
     """
     pooled = document(layout, sums, Facts(engine, {}, {}))
-    kept_keys = ("primary", "baseline", "baseline_differences", "leads")
+    kept_keys = ("primary", "baseline", "baseline_differences", "tests", "leads")
     about = {key: pooled["about"][key] for key in kept_keys}
     return {"folds": folds, "models": pooled["models"], "differences": pooled["differences"], "about": about}

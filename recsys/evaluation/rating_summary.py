@@ -247,7 +247,9 @@ def summarise_ratings(
             for name in predictions
             if name != baseline
         }
-        _adjust(differences)
+    baselines = _baselines(predictions, baseline)
+    baseline_differences = {name: _differences_from(name, primary, errors, pairs) for name in baselines}
+    tests = _adjust(differences, baseline_differences, baseline, primary)
     segments: dict[str, Any] = {}
     segment_differences: dict[str, Any] = {}
     for grouping, codes in pairs.groups.items():
@@ -275,9 +277,8 @@ def summarise_ratings(
             "primary": primary,
             "baseline": baseline,
             "scale": list(scale),
-            "baseline_differences": {
-                name: _differences_from(name, primary, errors, pairs) for name in _baselines(predictions, baseline)
-            },
+            "baseline_differences": baseline_differences,
+            "tests": tests,
             "leads": {
                 name: paired_difference(primary, errors[name], errors[following], pairs.user)
                 for name, following in pairwise(ranked)
@@ -345,11 +346,27 @@ def _differences_from(
     }
 
 
-def _adjust(differences: dict[str, dict[str, dict[str, Any]]]) -> None:
-    """Add the p-values adjusted by Holm for all differences together, ``p_holm``."""
+def _adjust(
+    differences: dict[str, dict[str, dict[str, Any]]],
+    baseline_differences: dict[str, Any],
+    baseline: str | None,
+    primary: str,
+) -> int:
+    """Add the p-values adjusted by Holm for all tests together, ``p_holm``, and return the number of tests.
+
+    The tests are those of a run with lists: the differences from ``baseline`` in every metric, and
+    those of each model from each further baseline in the primary metric.
+    """
     cells = [cell for by_metric in differences.values() for cell in by_metric.values()]
-    for cell, p in zip(cells, holm_adjust(np.array([cell["p"] for cell in cells])), strict=True):
-        cell["p_holm"] = float(p)
+    for subtracted, of_baseline in baseline_differences.items():
+        if subtracted != baseline:
+            cells += [cell for name, cell in of_baseline["all"].items() if name not in baseline_differences]
+    p = np.array([cell["p"] for cell in cells])
+    for cell, adjusted in zip(cells, holm_adjust(p), strict=True):
+        cell["p_holm"] = float(adjusted)
+    if baseline is not None:
+        baseline_differences[baseline]["all"] = {name: cells[primary] for name, cells in differences.items()}
+    return int((~np.isnan(p)).sum())
 
 
 def _folds(pairs: RatedPairs, errors: Mapping[str, np.ndarray], metrics: tuple[str, ...]) -> list[dict[str, Any]]:

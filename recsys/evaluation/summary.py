@@ -206,6 +206,8 @@ def document(layout: Layout, sums: Sums, facts: Facts) -> dict[str, Any]:
     The result is a dict. ``models`` is model -> metric -> a mean with its interval: a dict of
     ``mean``, ``ci95`` and ``users``. ``differences`` has the same for each model minus the
     baseline, with the results of the test: ``effect_size``, ``detectable``, ``p`` and ``p_holm``.
+    ``p_holm`` is corrected for ``about.tests`` comparisons: those of ``differences``, and those of each
+    model with each further baseline by the primary metric.
     ``about`` has the names of the primary metric and the baseline, the results for groups, and the
     fields of ``facts``. docs/deciding.md explains the numbers.
 
@@ -223,11 +225,7 @@ def document(layout: Layout, sums: Sums, facts: Facts) -> dict[str, Any]:
             names = layout.models
         return {m: dict(zip(layout.names(part), cells[columns[kind, *part, m]], strict=True)) for m in names}
 
-    _test(
-        [columns["differences", *ALL, name][: len(layout.metrics)] for name in layout.compared_models],
-        cells,
-        sums,
-    )
+    tests = _test_differences(layout, columns, cells, sums)
     models = cells_of("models", ALL)
     differences = cells_of("differences", ALL)
     segments: dict[str, Any] = {}
@@ -247,6 +245,7 @@ def document(layout: Layout, sums: Sums, facts: Facts) -> dict[str, Any]:
             "primary": layout.metrics[0],
             "baseline": layout.baseline if layout.compared_models else None,
             "baseline_differences": _baseline_differences(layout, cells, columns),
+            "tests": tests,
             "leads": _leads(layout, cells, columns),
             "definitions": facts.definitions,
             "counts": facts.counts,
@@ -325,17 +324,26 @@ def _cells(sums: Sums) -> np.ndarray:
     return np.array([*cells, None], dtype=object)[:-1]
 
 
-def _test(family: list[np.ndarray], cells: np.ndarray, sums: Sums) -> None:
-    """Add the results of a test to the cell of each difference.
+def _test_differences(
+    layout: Layout, sum_columns: dict[tuple[str, str, str, str], np.ndarray], cells: np.ndarray, sums: Sums
+) -> int:
+    """Add the results of a test to the cells of differences from baselines, and return the number of tests.
 
     The results are the effect size, the difference that this number of users can detect, the p-value
-    of the paired t-test, and the p-value adjusted by Holm for all differences together.
+    of the paired t-test, and the p-value adjusted by Holm for all tests together. They are the
+    differences from ``layout.baseline`` in every metric, and those of each model from each further
+    baseline in the primary metric: the verdict chooses the pair that it speaks of among all of them.
 
     Args:
-        family: arrays of the positions of the differences in the columns of the sums.
         cells: object[c], the cells to which the results are added.
-        sums: the sums.
     """
+    family = [sum_columns["differences", *ALL, name][: len(layout.metrics)] for name in layout.compared_models]
+    family += [
+        sum_columns[f"minus {baseline}", *ALL, name]
+        for baseline in layout.baselines
+        for name in layout.models
+        if baseline != layout.baseline and name not in layout.baselines
+    ]
     columns = np.concatenate([np.empty(0, dtype=np.int64), *family])
     p = sums.t_test()[columns]
     sd = sums.sd[columns]
@@ -343,6 +351,10 @@ def _test(family: list[np.ndarray], cells: np.ndarray, sums: Sums) -> None:
     rows = zip(effect, detectable_effect(sd, sums.count[columns]), p, holm_adjust(p), strict=True)
     for column, row in zip(columns, rows, strict=True):
         cells[column] |= dict(zip(("effect_size", "detectable", "p", "p_holm"), map(float, row), strict=True))
+    # The sums hold the primary metric minus that of the baseline twice.
+    for name in layout.compared_models:
+        cells[sum_columns[f"minus {layout.baseline}", *ALL, name][0]] = cells[sum_columns["differences", *ALL, name][0]]
+    return int((~np.isnan(p)).sum())
 
 
 def _gaps(layout: Layout, sums: Sums, sum_columns: dict[tuple[str, str, str, str], np.ndarray]) -> dict[str, Any]:

@@ -51,6 +51,20 @@ def test_all_models_of_one_run(runs, capsys):
     assert "itemknn - popular" in text
 
 
+def test_the_sentence_on_a_run_has_the_interval_of_its_table_and_of_its_report(runs, capsys):
+    found = told([runs / "poor"], capsys)
+    about = json.loads((runs / "poor" / "metrics.json").read_text())["about"]
+    for row in found["differences"]:
+        if row["metric"] == "ndcg@10" and row["against"] in about["baseline_differences"]:
+            cell = about["baseline_differences"][row["against"]]["all"][row["model"]]
+            assert [row["low"], row["high"]] == pytest.approx(cell["ci95"])
+            if row["model"] == "itemknn":
+                text = f"{row['difference']:+.4f} ndcg@10 [{row['low']:+.4f}, {row['high']:+.4f}]"
+                is_in_the_sentence = text in found["reasons"][0]
+                is_best = row["against"] in found["reasons"][0].split(":")[0]
+                assert is_in_the_sentence == is_best
+
+
 def test_gates_in_one_run_compare_its_models_with_its_best_baseline(runs, capsys):
     gates = ["--fail-if", "rbo drops 0.001", "--fail-if", "ndcg@10 within 0.5", "--fail-if", "ndcg@10 within 0"]
     result = told([runs / "poor", *gates], capsys, code=3)

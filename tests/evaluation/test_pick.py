@@ -2,7 +2,7 @@
 
 import pytest
 
-from recsys.evaluation.testing.pick import interval_outcome, models_by_quality, pick_model
+from recsys.evaluation.testing.pick import difference_outcome, models_by_quality, pick_model
 
 BETTER, WORSE, EITHER = ([0.01, 0.02], [-0.02, -0.01], [-0.01, 0.01])
 
@@ -75,7 +75,21 @@ def test_a_run_of_0_1_0_has_the_baseline_of_its_settings_alone():
     ],
 )
 def test_an_interval_that_touches_0_shows_no_difference(ends, expected):
-    assert interval_outcome({"ci95": ends}) == expected
+    assert difference_outcome({"ci95": ends}) == expected
+
+
+@pytest.mark.parametrize(
+    ("ends", "p", "expected"),
+    [
+        (BETTER, 0.05, "better"),
+        (BETTER, 0.0501, "no difference shown"),
+        (WORSE, 0.0501, "no difference shown"),
+        (EITHER, 0.01, "no difference shown"),
+        (BETTER, None, "better"),
+    ],
+)
+def test_a_difference_is_shown_by_its_interval_and_its_corrected_p_value_together(ends, p, expected):
+    assert difference_outcome({"ci95": ends, "p_holm": p}) == expected
 
 
 def test_models_are_ordered_by_quality_and_those_without_a_mean_are_last():

@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from recsys.evaluation.groups import Grouping, gap, history_codes
 from recsys.evaluation.settings import EvaluationSettings
@@ -99,6 +100,21 @@ def test_differences_carry_their_test(three):
     d = three[1].per_user["ndcg@10"] - three[0].per_user["ndcg@10"]
     assert found["als"]["ndcg@10"]["effect_size"] == pytest.approx(d.mean() / d.std())
     assert found["als"]["ndcg@10"]["detectable"] == pytest.approx(2.8015852 * d.std() / np.sqrt(90))
+
+
+def test_one_correction_covers_every_model_and_every_baseline(three):
+    """als and knn minus popular in each metric, and minus recent in the first one."""
+    recent = Evaluation("recent", three[2].per_user.assign(**{"ndcg@10": 0.25}), three[2].about)
+    found = summarise([*three, recent], EvaluationSettings(metrics=tuple(METRICS), resamples=100))
+    about = found["about"]
+    by_recent = {name: about["baseline_differences"]["recent"]["all"][name] for name in ("als", "knn")}
+    cells = [cell for model in found["differences"].values() for cell in model.values()] + list(by_recent.values())
+    assert about["tests"] == len(cells) == 3 * len(METRICS) + 2
+    np.testing.assert_allclose([c["p_holm"] for c in cells], holm_adjust(np.array([c["p"] for c in cells])))
+    values = three[1].per_user["ndcg@10"].dropna()
+    assert by_recent["als"]["p"] == pytest.approx(stats.ttest_1samp(values, 0.25).pvalue)
+    of_popular = about["baseline_differences"]["popular"]["all"]["als"]
+    assert of_popular["p_holm"] == found["differences"]["als"]["ndcg@10"]["p_holm"]
 
 
 def test_without_a_baseline_there_are_no_differences(three):

@@ -61,6 +61,16 @@ def test_the_sentence(overall, history, expected):
     assert verdict(metrics(overall, **history)) == expected
 
 
+def test_a_difference_that_the_correction_takes_away_is_not_said_to_be_shown():
+    values = metrics(BETTER | {"p_holm": 0.2076})
+    values["about"]["tests"] = 12
+    assert verdict(values) == (
+        "No difference shown between als, the best model, and recent, the best baseline, after correction for 12"
+        " comparisons (p = 0.2076): +0.0500 ndcg@10 [+0.0400, +0.0600] over 100 users."
+    )
+    assert verdict(metrics(BETTER | {"p_holm": 0.049})) == BEATS
+
+
 def test_repeats_and_items_out_of_reach_are_said_when_they_are_more_than_a_twentieth():
     few = {"relevant_pairs": 95, "seen_pairs_removed": 5, "relevant_outside_candidates": 4}
     assert verdict(metrics(BETTER, few)) == BEATS

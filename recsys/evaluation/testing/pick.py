@@ -1,8 +1,8 @@
 """Pick a model of a run: the model that the report recommends, and that commands use by default.
 
 It is the best model by the first metric of the run, which may be a baseline. Whether the difference
-between the best model and the best baseline could be chance is another question, which the interval
-of the difference answers.
+between the best model and the best baseline could be chance is another question. The interval of the
+difference and its corrected p-value answer it together.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from typing import Any, Literal
 from recsys.evaluation.settings import BASELINES
 
 Outcome = Literal["better", "worse", "no difference shown"]
-"""What the interval of a difference shows, see :func:`interval_outcome`."""
+"""What a difference shows, see :func:`difference_outcome`."""
+
+LEVEL = 0.05
+"""The significance level: a corrected p-value above it shows no difference."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +28,13 @@ class Pick:
         model: the name of the best model that is not a baseline. None if no such model has a mean.
         baseline: the name of the best baseline. None if no baseline has a mean.
         difference: the entry of metrics.json for ``model`` minus ``baseline``, a dict with
-            ``mean``, ``ci95`` and ``users``. None if ``model`` or ``baseline`` is None.
+            ``mean``, ``ci95``, ``users`` and ``p_holm``. None if ``model`` or ``baseline`` is None.
         by_history: name of a group of users by length of history -> the same entry for this group.
             Empty if ``difference`` is None.
         name: the name of the picked model: the one of ``model`` and ``baseline`` with the better
             mean. At equal means it is the baseline, which is simpler. None if both are None.
         lower_is_better: whether the metric is an error, so that a lower mean is better.
+        tests: the number of comparisons for which ``p_holm`` is corrected, see :func:`count_tests`.
     """
 
     model: str | None
@@ -39,16 +43,28 @@ class Pick:
     by_history: dict[str, dict[str, Any]]
     name: str | None
     lower_is_better: bool = False
+    tests: int = 0
 
     @property
     def outcome(self) -> Outcome | None:
-        """What the interval of ``difference`` shows about ``model``, see :func:`interval_outcome`.
+        """What ``difference`` shows about ``model``, see :func:`difference_outcome`.
 
         None if ``difference`` is None.
         """
         if self.difference is None:
             return None
-        return interval_outcome(self.difference, self.lower_is_better)
+        return difference_outcome(self.difference, self.lower_is_better)
+
+    @property
+    def correction(self) -> str:
+        """A clause that says that the corrected p-value alone speaks against a difference, or "".
+
+        It is "" where the interval of ``difference`` includes 0, where a difference is shown, and for
+        older runs, which have no corrected p-value for each baseline.
+        """
+        if self.difference is None or self.outcome == _interval_outcome(self.difference, self.lower_is_better):
+            return ""
+        return f", after correction for {self.tests:,} comparisons (p = {self.difference['p_holm']:.4f})"
 
 
 def pick_model(metrics: dict[str, Any], names: Collection[str] | None = None) -> Pick:
@@ -81,7 +97,20 @@ def pick_model(metrics: dict[str, Any], names: Collection[str] | None = None) ->
         return Pick(model, baseline, None, {}, model or baseline, is_error)
     by_history = {level: cells[model] for level, cells in differences[baseline]["history"].items()}
     name = model if quality(model) > quality(baseline) else baseline
-    return Pick(model, baseline, differences[baseline]["all"][model], by_history, name, is_error)
+    difference = differences[baseline]["all"][model]
+    return Pick(model, baseline, difference, by_history, name, is_error, count_tests(metrics))
+
+
+def count_tests(metrics: dict[str, Any]) -> int:
+    """Return the number of comparisons for which the p-values ``p_holm`` of a run are corrected.
+
+    Args:
+        metrics: the content of metrics.json. In older runs without ``about.tests``, the comparisons
+            are the entries of ``differences`` alone.
+    """
+    cells = [cell for by_metric in metrics.get("differences", {}).values() for cell in by_metric.values()]
+    of_differences = sum(cell.get("p") is not None for cell in cells)
+    return int(metrics["about"].get("tests", of_differences))
 
 
 def lower_is_better(metrics: dict[str, Any]) -> bool:
@@ -115,16 +144,26 @@ def models_by_quality(means: Mapping[str, float | None], *, is_error: bool = Fal
     return sorted(means, key=quality, reverse=True)
 
 
-def interval_outcome(cell: dict[str, Any], is_error: bool = False) -> Outcome:
-    """Return what the interval of a difference shows: "better", "worse" or "no difference shown".
+def difference_outcome(cell: dict[str, Any], is_error: bool = False) -> Outcome:
+    """Return what a difference shows: "better", "worse" or "no difference shown".
 
     It is "better" if the whole interval is above 0, and "worse" if the whole interval is below 0.
-    For the difference of an error it is the reverse.
+    For the difference of an error it is the reverse. A corrected p-value above :data:`LEVEL` shows no
+    difference, whatever the interval is. A difference without a corrected p-value, such as that of a
+    group of users, is judged by its interval alone.
 
     Args:
-        cell: a difference with its interval ``ci95``, from metrics.json.
+        cell: a difference with its interval ``ci95`` and perhaps ``p_holm``, from metrics.json.
         is_error: whether the difference is one of an error such as RMSE, so that lower is better.
     """
+    p = cell.get("p_holm")
+    if p is not None and p > LEVEL:
+        return "no difference shown"
+    return _interval_outcome(cell, is_error)
+
+
+def _interval_outcome(cell: dict[str, Any], is_error: bool) -> Outcome:
+    """Return what the interval of a difference shows, see :func:`difference_outcome`."""
     low, high = cell["ci95"]
     outcomes: tuple[Outcome, Outcome] = ("better", "worse")
     if is_error:
@@ -141,9 +180,9 @@ def baseline_differences(metrics: dict[str, Any]) -> dict[str, Any]:
 
     It is baseline -> "all" -> model -> difference over all users, and baseline -> "history" ->
     group of users by length of history -> model -> difference in this group. A difference is a dict
-    with ``mean`` and ``ci95``. The result is the entry ``about.baseline_differences`` of
-    metrics.json. A run of recsys 0.1.0 does not have this entry. The result then has only the
-    differences from the baseline of its config.
+    with ``mean`` and ``ci95``; that of a model over all users has ``p_holm`` too. The result is the
+    entry ``about.baseline_differences`` of metrics.json. A run of recsys 0.1.0 does not have this
+    entry. The result then has only the differences from the baseline of its config.
 
     Args:
         metrics: the content of metrics.json.

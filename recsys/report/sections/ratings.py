@@ -7,7 +7,7 @@ from typing import Any
 from recsys import run_files
 from recsys.evaluation.groups import HISTORY, LEAST_USERS
 from recsys.evaluation.rating_summary import COVERED, ITEM_SUPPORT
-from recsys.evaluation.testing.pick import Pick, interval_outcome, pick_model
+from recsys.evaluation.testing.pick import LEVEL, Pick, count_tests, difference_outcome, pick_model
 from recsys.report.parts import Details, ReportTable, Section, format_interval, format_mean
 from recsys.report.run_reader import Run
 
@@ -61,8 +61,8 @@ def _compare_with_baseline(metrics: dict[str, Any], pick: Pick) -> str:
     if pick.outcome == "worse":
         return f"{pick.model}, the best model, has larger errors than {pick.baseline}: {means}, {change} {size}."
     return (
-        f"No difference shown between {pick.model}, the best model, and {pick.baseline}, the best baseline:"
-        f" {means}, {change} {size}."
+        f"No difference shown between {pick.model}, the best model, and {pick.baseline}, the best"
+        f" baseline{pick.correction}: {means}, {change} {size}."
     )
 
 
@@ -71,7 +71,7 @@ def _by_history(pick: Pick) -> str:
     levels_by_outcome: dict[str, list[str]] = {"better": [], "worse": [], "no difference shown": []}
     for level, cell in pick.by_history.items():
         if cell["users"] >= LEAST_USERS:
-            levels_by_outcome[interval_outcome(cell, pick.lower_is_better)].append(level)
+            levels_by_outcome[difference_outcome(cell, pick.lower_is_better)].append(level)
     if sum(map(len, levels_by_outcome.values())) < 2:
         return ""
     clauses = (f"{outcome} for {' and '.join(levels)}" for outcome, levels in levels_by_outcome.items() if levels)
@@ -130,8 +130,9 @@ def errors(run: Run) -> Section:
                 ]
             difference_rows.append([*row, _number(cells[about["primary"]]["p_holm"])])
         text += (
-            f" Differences are those of the same pairs: below 0 a model has smaller errors than {baseline}; an interval"
-            " that excludes 0 shows a difference. p: paired t-test over users, Holm-corrected over the whole table."
+            f" Differences are those of the same pairs: below 0 a model has smaller errors than {baseline}; a"
+            f" difference is shown where the interval over users excludes 0 and p is at most {LEVEL}. p: paired t-test"
+            f" over users, Holm-corrected for {count_tests(run.metrics):,} comparisons of models with baselines."
         )
         difference_heads = [
             "model",

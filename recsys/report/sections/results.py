@@ -10,7 +10,7 @@ from recsys import run_files
 from recsys.evaluation.beyond import DEFINITIONS
 from recsys.evaluation.groups import LEAST_USERS
 from recsys.evaluation.judging.metrics import cut_off_caution
-from recsys.evaluation.testing.pick import models_by_quality
+from recsys.evaluation.testing.pick import LEVEL, count_tests, models_by_quality
 from recsys.report import figures
 from recsys.report.parts import (
     Details,
@@ -68,7 +68,7 @@ def models(run: Run) -> Section:
             columns[LEAD] = [_format_lead(about["leads"], model) for model in run.models]
             text += (
                 f" {LEAD.capitalize()}: {name} minus that of the model below, paired by"
-                " user; an interval that excludes 0 shows a difference."
+                " user; its interval is not corrected for the number of models, so read it as a hint."
             )
     # The name of the best model is bold where it is the best: in the column of the first metric.
     bold |= {(row, 0) for row, column in bold if column == 1}
@@ -99,11 +99,11 @@ def differences(run: Run) -> Section:
     rows = [
         [model, *(format_mean(cells[name], sign=True) for name in names)] for model, cells in cells_of_model.items()
     ]
-    tests = sum(cell["p"] is not None for cells in cells_of_model.values() for cell in cells.values())
     text = (
-        f"Each model minus {baseline}, paired by user. An interval that excludes 0 shows a"
-        " difference; one that includes 0 shows none, which is not the same as showing that there"
-        f" is none. p: paired t-test, Holm-corrected over all {tests} tests of the table above."
+        f"Each model minus {baseline}, paired by user. A difference is shown where the interval"
+        f" excludes 0 and p is at most {LEVEL}; elsewhere none is shown, which is not the same as showing that there"
+        f" is none. p: paired t-test, Holm-corrected for {count_tests(run.metrics):,} comparisons of models with"
+        " baselines."
         " Effect size: mean difference over its standard deviation between users. Detectable: the"
         " true difference that this number of users detects with 80 % power; a smaller difference"
         " may exist and not be detected."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from recsys.evaluation.groups import LEAST_USERS
-from recsys.evaluation.testing.pick import Pick, interval_outcome, pick_model
+from recsys.evaluation.testing.pick import Pick, difference_outcome, pick_model
 from recsys.report.parts import format_interval
 from recsys.report.sections.ratings import is_of_ratings, rating_verdict
 
@@ -61,8 +61,8 @@ def compare_with_baseline(metrics: dict[str, Any], pick: Pick) -> str:
     if pick.outcome == "worse":
         return f"{pick.model}, the best model, is worse than the baseline {pick.baseline}: {size} {users}."
     return (
-        f"No difference shown between {pick.model}, the best model, and {pick.baseline}, the best baseline:"
-        f" {size} {users}."
+        f"No difference shown between {pick.model}, the best model, and {pick.baseline}, the best"
+        f" baseline{pick.correction}: {size} {users}."
     )
 
 
@@ -98,7 +98,7 @@ def _by_history(pick: Pick) -> str:
     levels_by_outcome: dict[str, list[str]] = {"better": [], "worse": [], "no difference shown": []}
     for level, cell in pick.by_history.items():
         if cell["users"] >= LEAST_USERS:
-            levels_by_outcome[interval_outcome(cell)].append(level)
+            levels_by_outcome[difference_outcome(cell)].append(level)
     if sum(map(len, levels_by_outcome.values())) < 2:
         return ""
     clauses = (f"{outcome} for {' and '.join(levels)}" for outcome, levels in levels_by_outcome.items() if levels)
