@@ -1,6 +1,7 @@
 """A run with [judge] task = "ratings": folder, report, compare, evaluate, and what is refused."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -256,19 +257,26 @@ def test_explain_gives_the_parts_of_a_predicted_rating(runs, capsys):
     folder = RunFolder.open(runs / "fraction")
     judged = folder.read_table(run_files.predictions("rating_knn"))
     counted = judged[(judged["source"] == "rating_knn") & judged["score"].between(0.6, 4.9)]
-    [pair] = counted.head(1).to_dict("records")
+    # The user with the most ratings has several that are compared with the item.
+    train = folder.read_table(run_files.TRAIN)
+    ratings_of_user = counted["user_id"].map(train["user_id"].value_counts()).fillna(0)
+    [pair] = counted.loc[[ratings_of_user.idxmax()]].to_dict("records")
     words = ["explain", str(runs / "fraction"), "--user", str(pair["user_id"]), "--item", str(pair["item_id"])]
     assert run_verb([*words, "--model", "rating_knn"]) == 0
     first, *lines = capsys.readouterr().out.splitlines()
     assert float(first.split()[1]) == pytest.approx(pair["score"], abs=1e-4)
-    of_items = [float(line.split()[0]) for line in lines if "rating of" in line]
-    parts = [float(line.split()[0]) for line in lines if "rating of" not in line]
+    of_items = [float(line.split()[2]) for line in lines if line.startswith("  of which ")]
+    parts = [float(line.split()[0]) for line in lines if not line.startswith(" ")]
     assert sum(parts) == pytest.approx(pair["score"], abs=1e-5)
     assert sum(of_items) == pytest.approx(parts[-1], abs=1e-5)
-    assert 0 < len(of_items) <= 5
-    train = folder.read_table(run_files.TRAIN)
+    assert 1 < len(of_items) <= 5
     rated = train["item_id"][train["user_id"] == pair["user_id"]].astype(str)
     assert {line.split()[-1] for line in lines if "rating of" in line} <= set(rated)
+    assert run_verb([*words, "--model", "rating_knn", "-k", "1"]) == 0
+    largest, rest = capsys.readouterr().out.splitlines()[-2:]
+    assert "  rating of " in largest
+    assert re.fullmatch(rf"  of which \S+  {len(of_items) - 1} more ratings?", rest)
+    assert float(largest.split()[2]) + float(rest.split()[2]) == pytest.approx(parts[-1], abs=1e-5)
 
 
 def test_explain_says_who_predicts_for_a_stranger(runs, capsys):

@@ -69,6 +69,17 @@ def print_or_save(text: str, path: Path | None) -> None:
         print(text, end="")
 
 
+def print_rules(about: dict[str, Any]) -> None:
+    """Print to stderr what each business rule removes, and the ids in rules that are not in the data.
+
+    Args:
+        about: the content of rules.json (``CompiledRules.about``).
+    """
+    log.print(f"rules removed: {about['removed']}")
+    for name, ids in about["unknown"].items():
+        log.print(f"rule {name}: unknown ids {ids[:10]}{' …' if len(ids) > 10 else ''}")
+
+
 def make_folder(folder: Path, option: str = "--out") -> None:
     """Make a folder that the user named, with its parents. An existing folder is no error.
 

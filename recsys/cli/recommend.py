@@ -13,7 +13,7 @@ import typer
 from scipy.sparse import csr_array
 
 from recsys.cli.application import LISTS, app
-from recsys.cli.console import log, print_or_save
+from recsys.cli.console import log, print_or_save, print_rules
 from recsys.cli.options import ModelName, OwnModels, RunOrBundle, TableOut
 from recsys.cli.saved_items import csv_with_titles, open_with_notice, report_unknown_users
 from recsys.errors import ConfigError, InputError
@@ -110,9 +110,7 @@ def recommend(
     compiled = None
     if rules:
         compiled = compile_rules(load_rules(rules), user_ids, saved.history.items, saved.items)
-        log.print(f"rules removed: {compiled.removed}")
-        for name, ids in compiled.unknown.items():
-            log.print(f"rule {name}: unknown ids {ids[:10]}{' …' if len(ids) > 10 else ''}")
+        print_rules(compiled.about)
     # A re-ranker needs more than k items to choose from.
     length = k
     if chosen_rerankers:

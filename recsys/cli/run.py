@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from recsys import run_files
 from recsys.cli.application import RUNS, app
-from recsys.cli.console import log, progress
+from recsys.cli.console import log, print_rules, progress
 from recsys.cli.options import (
     Columns,
     Delimiter,
@@ -68,6 +69,7 @@ def run(
     from recsys.evaluation.judging.metrics import cut_off_caution
     from recsys.flow import require_feasible
     from recsys.flow import run as run_flow
+    from recsys.runfolder import RunFolder
 
     # Measuring a large log takes minutes, so what cannot be written is refused before that.
     require_feasible(settings)
@@ -79,7 +81,11 @@ def run(
         log.print(f"caution: {caution}")
     with progress() as report_progress:
         run_flow(settings, progress=report_progress)
-    print_results([parse_location(settings.out)], own_models)
+    out_folder = parse_location(settings.out)
+    folder = RunFolder.open(out_folder)
+    if folder.has(run_files.RULES_CARD):
+        print_rules(folder.read_object(run_files.RULES_CARD, removed=dict, unknown=dict))
+    print_results([out_folder], own_models)
 
 
 def choose_engine_and_models(settings: Config) -> Config:
