@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import ValidationError
 
 from recsys.errors import ConfigError, describe_invalid_value
 from recsys.locations import parse_location
@@ -149,6 +148,8 @@ def reading_overrides(
 
 def _problems_of(option: str, key: str, value: object) -> list[str]:
     """Return one line with what is wrong with the value of an option on reading files, if anything is."""
+    from pydantic import ValidationError
+
     from recsys.data.reading.read_settings import ReadSettings
 
     try:

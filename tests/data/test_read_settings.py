@@ -233,6 +233,22 @@ def test_an_items_table_without_ids_is_answered_with_its_own_section(tmp_path):
         read_items(tmp_path / "items.csv")
 
 
+@pytest.mark.parametrize(
+    ("header", "example"),
+    [
+        ("InvoiceNo,StockCode,CustomerID", 'user_id = "CustomerID" and item_id = "StockCode"'),
+        ("InvoiceNo,item_id", 'user_id = "..."'),
+        ("movieTitle,movieId,when", 'user_id = "..." and item_id = "movieId"'),
+        ("Customer Name,Customer Id,item_id", 'user_id = "Customer Id"'),
+    ],
+)
+def test_the_example_of_a_mapping_takes_columns_whose_names_fit(tmp_path, header, example):
+    (tmp_path / "e.csv").write_text(f"{header}\n1,2,3\n")
+    with pytest.raises(InputError) as raised:
+        read_events(tmp_path / "e.csv")
+    assert f"[data.columns], for example {example}, or with --column user_id=" in str(raised.value).replace("'", "")
+
+
 def test_decimal_commas_are_answered_with_what_to_write(tmp_path):
     (tmp_path / "e.csv").write_text("user_id;item_id;value\n" + "u;i;4,5\n" * 9)
     with pytest.raises(InputError, match="decimal comma"):

@@ -5,6 +5,7 @@ A table in memory is any object with the Arrow C interface (pandas, Polars, pyar
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,12 @@ from recsys.schema import EVENTS, ITEM, USER
 
 ROWS = 1 << 20
 """The number of rows of a typed table per chunk."""
+
+ID_WORDS = {
+    USER: ("user", "customer", "client", "member", "account", "visitor", "reader", "reviewer"),
+    ITEM: ("item", "product", "article", "movie", "film", "book", "song", "track", "stock", "sku", "isbn", "asin"),
+}
+"""Id column -> words in the names that other logs give it."""
 
 
 @dataclass(frozen=True)
@@ -346,15 +353,14 @@ def require_id_columns(source: str, mapping: dict[str, str], names: list[str]) -
     missing = [column for column in EVENTS.required if column in mapping and not present & {column, mapping[column]}]
     if missing:
         hints = suggest_columns([mapping[column] for column in missing], names)
-        section = "columns"
-        if USER not in mapping:
-            section = "item_columns"
-        elif ITEM not in mapping:
-            section = "user_columns"
-        raise InputError(
-            f'{source}:{hints} Map columns under [data.{section}], for example {missing[0]} = "{names[0]}", or with'
-            f" --set data.{section}.{missing[0]}={names[0]}."
-        )
+        section = section_of(mapping)
+        examples = _example_columns(missing, [name for name in names if name not in mapping.values()])
+        keys = " and ".join(f'{column} = "{name}"' for column, name in examples.items())
+        option = "--column "
+        if section != "columns":
+            option = f"--set data.{section}."
+        options = " ".join(option + shlex.quote(f"{column}={name}") for column, name in examples.items())
+        raise InputError(f"{source}:{hints} Map columns under [data.{section}], for example {keys}, or with {options}.")
     # Tables of items and users may have our names although the log of events has others.
     if not mapping.keys() >= {*EVENTS.required}:
         return
@@ -365,6 +371,29 @@ def require_id_columns(source: str, mapping: dict[str, str], names: list[str]) -
                 f"{source}: [data.columns] maps {column} to '{source_name}', but there is no such column: correct the"
                 f" mapping, or remove it if the name in the file is ours.{suggest_columns([source_name], names)}"
             )
+
+
+def section_of(mapping: Collection[str]) -> str:
+    """Return the section of ``[data]`` that maps the columns of a table.
+
+    Args:
+        mapping: the canonical columns that the reader of the table asks for.
+    """
+    if USER not in mapping:
+        return "item_columns"
+    if ITEM not in mapping:
+        return "user_columns"
+    return "columns"
+
+
+def _example_columns(missing: list[str], names: list[str]) -> dict[str, str]:
+    """Return for each missing id column the column that may hold these ids by its name, or "..."."""
+    examples = {}
+    for column in missing:
+        similar = [name for name in names if any(word in name.lower() for word in ID_WORDS[column])]
+        # Of movieTitle and movieId the second one holds ids.
+        examples[column] = min(similar, key=lambda name: not name.lower().endswith("id"), default="...")
+    return examples
 
 
 def require_same_columns(
