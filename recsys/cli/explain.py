@@ -100,7 +100,9 @@ def explain_rating(run: Location, user: str, item: str, k: int, model: str | Non
         out.print(f"{name} does not say what its predictions are made of")
     for part, added in explanation.parts.items():
         out.print(f"{added:+.6f}  {part}")
-    print_parts("rating of", {_id_and_title(reasons, j): added for j, added in explanation.ratings.items()}, k)
+    # They add up to the part above, so they are below it and not beside it.
+    ratings = {f"of {_id_and_title(reasons, j)}": added for j, added in explanation.ratings.items()}
+    print_parts("rating", ratings, k, before="  of which ")
 
 
 def _id_and_title(reasons: Reasons, row: int) -> str:
@@ -112,20 +114,22 @@ def _id_and_title(reasons: Reasons, row: int) -> str:
     return item_id if title == item_id else f"{item_id}, {title}"
 
 
-def print_parts(kind: str, parts: dict[Any, float], k: int) -> None:
+def print_parts(kind: str, parts: dict[Any, float], k: int, before: str = "") -> None:
     """Print the ``k`` parts of a score with the largest absolute values, one per line.
 
     If there are more parts, one more line has the sum of the rest.
 
     Args:
-        kind: what the parts are, for example ``feature``.
+        kind: what the parts are in the singular, for example ``feature``.
         parts: name -> contribution to the score.
         k: the number of lines.
+        before: a text before each line.
     """
     # Parts that lower the score count by their size, as those that raise it do.
     largest = sorted(parts.items(), key=lambda part: -abs(part[1]))
     for key, value in largest[:k]:
-        out.print(f"{value:+.6f}  {kind} {key}")
+        out.print(f"{before}{value:+.6f}  {kind} {key}")
     if len(largest) > k:
         rest = sum(value for _, value in largest[k:])
-        out.print(f"{rest:+.6f}  {len(largest) - k} more of the kind {kind}")
+        plural = "" if len(largest) == k + 1 else "s"
+        out.print(f"{before}{rest:+.6f}  {len(largest) - k} more {kind}{plural}")
