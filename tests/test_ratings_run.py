@@ -271,6 +271,8 @@ def test_explain_gives_the_parts_of_a_predicted_rating(runs, capsys):
     assert sum(of_items) == pytest.approx(parts[-1], abs=1e-5)
     assert 1 < len(of_items) <= 5
     rated = train["item_id"][train["user_id"] == pair["user_id"]].astype(str)
+    assert run_verb([*words[:5], rated.iloc[0]]) == 0
+    assert re.match(rf"user {pair['user_id']} has rated {rated.iloc[0]}.* already\n", capsys.readouterr().out)
     assert {line.split()[-1] for line in lines if "rating of" in line} <= set(rated)
     assert run_verb([*words, "--model", "rating_knn", "-k", "1"]) == 0
     largest, rest = capsys.readouterr().out.splitlines()[-2:]

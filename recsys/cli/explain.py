@@ -56,6 +56,8 @@ def explain_list_score(run: Location, user: str, item: str, k: int, model: str |
     recommender = saved.recommender([user])
     explained = explain_score(saved.name, recommender, reasons, history, row)
     explanation = explained.explanation
+    if row in history.values.indices:
+        out.print(f"user {user} has {_id_and_title(reasons, row)} already")
     if explained.missing:
         out.print(
             f"{explained.model}: no opinion, because {explained.missing} has nothing that this model uses"
@@ -90,6 +92,8 @@ def explain_rating(run: Location, user: str, item: str, k: int, model: str | Non
     report_unknown_users(saved, [user])
     reasons = Reasons(saved.items)
     name, predicted, explanation = saved.explain(user, row)
+    if saved.has_rated(user, row):
+        out.print(f"user {user} has rated {_id_and_title(reasons, row)} already")
     if name != saved.name:
         out.print(f"{saved.name}: no opinion on this pair, so {name} predicts")
     lowest, highest = saved.scale

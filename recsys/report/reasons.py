@@ -49,6 +49,25 @@ class Reasons:
             return str(title)
         return str(self.items[ITEM].iat[row])
 
+    def distinct_titles(self, rows: Sequence[int] | np.ndarray) -> list[str]:
+        """Return the titles of several items, so that a sentence can list them.
+
+        All are in quotes if one of them has a comma or " and ", which would look like the end of a title.
+        Equal titles are followed by the id, as in "Dunes (f0)".
+
+        Args:
+            rows: the rows of the items.
+        """
+        titles = [self.title(int(row)) for row in rows]
+        needs_quotes = any("," in title or " and " in title for title in titles)
+        distinct = []
+        for row, title in zip(rows, titles, strict=True):
+            quoted = f'"{title}"' if needs_quotes else title
+            if titles.count(title) > 1:
+                quoted += f" ({self.items[ITEM].iat[int(row)]})"
+            distinct.append(quoted)
+        return distinct
+
     def sentence(self, model: Recommender, history: Histories, item: int, user: int = 0) -> str:
         """Return the reasons for a score, such as "because you liked A and B; shares war, 1970s".
 
@@ -72,7 +91,7 @@ class Reasons:
         if not strongest:
             return ""
         liked = history.values.indices[strongest]
-        sentence = f"because you liked {_enumerate([self.title(int(row)) for row in liked])}"
+        sentence = f"because you liked {_enumerate(self.distinct_titles(liked))}"
         shared = self.shared_values(item, liked)
         if shared:
             sentence += f"; shares {', '.join(shared)}"

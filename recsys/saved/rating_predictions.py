@@ -74,6 +74,16 @@ class SavedRatingModel:
             table[SPREAD] = self.model.spread(users, items)
         return table
 
+    def has_rated(self, user: str, item_row: int) -> bool:
+        """Return whether train has a rating of this user and item.
+
+        Args:
+            user: the id of a user, who may be unknown.
+            item_row: the row of the item.
+        """
+        [user_row] = _rows(self.history.users, [user])
+        return bool(((self.history.user == user_row) & (self.history.item == item_row)).any())
+
     def explain(self, user: str, item_row: int) -> tuple[str, float, RatingExplanation]:
         """Return the name of the model that predicts a pair, its prediction before it is clipped, and the parts of it.
 

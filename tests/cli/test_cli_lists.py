@@ -174,6 +174,15 @@ def test_an_explanation_begins_with_a_sentence_of_titles(run, capsys):
     assert re.search(r"history item f\d+, (.*)$", strongest)[1] in first
 
 
+def test_an_explanation_of_what_the_user_has_says_so_first(run, capsys):
+    history = pd.read_parquet(run / "split" / "history.parquet")
+    user, owned = history[history.value > 0][["user_id", "item_id"]].iloc[0]
+    shown = asked(capsys, "explain", run, "--user", user, "--item", owned, "--model", "als").out
+    assert re.fullmatch(rf"user {user} has {owned}, .* already", shown.splitlines()[0])
+    other = next(item for item in history.item_id if item not in set(history[history.user_id == user].item_id))
+    assert "already" not in asked(capsys, "explain", run, "--user", user, "--item", other, "--model", "als").out
+
+
 def test_a_number_is_explained_by_the_number_of_the_item(run, capsys):
     items = pd.read_parquet(run / "split" / "items.parquet").set_index("item_id")
     history = pd.read_parquet(run / "split" / "history.parquet")
@@ -218,7 +227,8 @@ def explained(capsys, place, model, item, user=None):
 def test_models_without_the_user_in_them_say_so(run, capsys):
     item = str(pd.read_parquet(run / "split" / "history.parquet").item_id.iloc[0])
     said = {model: explained(capsys, run, model, item) for model in ("random", "popular", "als")}
-    assert re.fullmatch(r"random: score 0\.\d+\nThe score is drawn at random\.\n", said["random"])
+    at_random = r"user u00 has f01, .* already\nrandom: score 0\.\d+\nThe score is drawn at random\.\n"
+    assert re.fullmatch(at_random, said["random"])
     assert "\nThe score is the same for everyone.\n" in said["popular"]
     assert "The score is" not in said["als"]
 

@@ -53,6 +53,22 @@ def test_the_sentence_names_what_was_liked_and_what_is_shared(added, expected):
     assert Reasons(ITEMS).sentence(model, LIKED, 0) == expected
 
 
+@pytest.mark.parametrize(
+    ("titles", "expected"),
+    [
+        (("Usual Suspects, The", "Siege"), '"Usual Suspects, The" and "Siege"'),
+        (("Sense and Sensibility", "Siege"), '"Sense and Sensibility" and "Siege"'),
+        (("Sandman", "Siege"), "Sandman and Siege"),
+        (("Siege", "Siege"), "Siege (f1) and Siege (f2)"),
+        (("Siege, The", "Siege, The"), '"Siege, The" (f1) and "Siege, The" (f2)'),
+    ],
+)
+def test_titles_that_could_be_confused_are_kept_apart(titles, expected):
+    items = ITEMS.assign(title=["Dunes", *titles, None, *ITEMS["title"][4:]])[["item_id", "title"]]
+    model = Fixed(Explanation(1.0, history=np.array([0.3, 0.2, 0.0])))
+    assert Reasons(items).sentence(model, LIKED, 0) == f"because you liked {expected}"
+
+
 def test_a_blend_is_explained_by_the_member_that_adds_most():
     weak, strong = (Fixed(Explanation(1.0, history=np.array(added))) for added in ([1, 0, 0], [0, 1, 0]))
     blend = Fixed(Explanation(1.0, members={"weak": 0.1, "strong": 0.9}), {"weak": weak, "strong": strong})
