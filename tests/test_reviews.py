@@ -165,6 +165,30 @@ def test_the_verb_fills_in_scores_and_its_log_can_be_run(tmp_path, capsys):
     assert run_verb([*run, "--set", f"out={tmp_path / 'run'}"]) == 0
 
 
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_reviews_without_users_get_the_same_scores(tmp_path, ending):
+    table_of(tmp_path / "signed.csv")
+    unsigned = pd.read_csv(tmp_path / "signed.csv").drop(columns="user_id")
+    path = tmp_path / f"unsigned.{ending}"
+    unsigned.to_csv(path, index=False) if ending == "csv" else unsigned.to_parquet(path)
+    for name in ("signed.csv", path.name):
+        assert run_verb(["reviews", str(tmp_path / name), "--out", str(tmp_path / f"{name}.out")]) == 0
+    signed = pd.read_csv(tmp_path / "signed.csv.out")
+    pd.testing.assert_frame_equal(pd.read_csv(f"{path}.out"), signed.drop(columns="user_id"))
+
+
+def test_unmapped_reviews_are_answered_with_an_option_that_the_verb_has(tmp_path, capsys):
+    path = tmp_path / "reviews.csv"
+    path.write_text("movieId,text,score\n1,good,5\n")
+    assert run_verb(["reviews", str(path)]) == 2
+    message = capsys.readouterr().err
+    assert 'under [data.columns], for example item_id = "movieId", or with --column item_id=movieId.' in message
+    assert "user_id" not in message
+    path.write_text("item_id;text;score\n1;good;5\n")
+    assert run_verb(["reviews", str(path)]) == 2
+    assert "It looks separated by ';': set the delimiter" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -20,7 +20,7 @@ import pyarrow.parquet
 
 from recsys.data.reading.sources import Source
 from recsys.errors import InputError, suggest_columns
-from recsys.schema import EVENTS, ITEM, USER
+from recsys.schema import EVENTS, ITEM, TEXT, USER
 
 ROWS = 1 << 20
 """The number of rows of a typed table per chunk."""
@@ -379,7 +379,8 @@ def section_of(mapping: Collection[str]) -> str:
     Args:
         mapping: the canonical columns that the reader of the table asks for.
     """
-    if USER not in mapping:
+    # Reviews, the table with texts, are mapped as events are, with or without users.
+    if USER not in mapping and TEXT not in mapping:
         return "item_columns"
     if ITEM not in mapping:
         return "user_columns"

@@ -24,13 +24,14 @@ from recsys.data.reading.columnar import (
     read_parquet,
     require_id_columns,
     require_same_columns,
+    section_of,
 )
 from recsys.data.reading.lines import EndlessRowError, RowBlock, has_open_quote, read_row_blocks, split_row
 from recsys.data.reading.read_settings import ReadSettings
 from recsys.data.reading.sources import Source, open_as_utf8, text_lines
 from recsys.data.reading.validate import is_missing, parse_numbers, reason_code, refuse_rows
 from recsys.errors import InputError
-from recsys.schema import EVENTS, ITEM, RANK, SCORE, TIME, USER, VALUE
+from recsys.schema import ITEM, RANK, SCORE, TIME, USER, VALUE
 
 JSON_LINES = 1 << 17
 """The number of lines of JSON per chunk."""
@@ -139,7 +140,7 @@ def delimited_layouts(
             present = {column for column in first_layout.positions if column in mapping}
             require_same_columns(str(first), present, str(part), chosen, mapping)
         else:
-            if len([1 for name in EVENTS.required if name in mapping]) > 1:
+            if section_of(mapping) == "columns":
                 require_several_columns(part, fields, delimiter)
             require_id_columns(str(part), mapping, names)
         positions = {column: names.index(name) for column, name in chosen.items()}

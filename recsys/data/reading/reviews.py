@@ -32,7 +32,8 @@ def read_reviews(table: str, reading: ReadSettings, schema: TableSchema = REVIEW
             number.
     """
     names = (*schema.required, *schema.optional)
-    mapping = {name: name for name in names} | reading.columns
+    # Reviews may be unsigned, while a mapped id column must exist. All other columns are read anyway.
+    mapping = {name: name for name in names if name != USER} | reading.columns
     chunk = concat_chunks(read_chunks(Source(local_path(table)), mapping, reading, all_columns=True), table)
     schema.require(chunk.table.columns, table)
     frame = chunk.table[[name for name in names if name in chunk.table]].astype(object)
