@@ -249,6 +249,22 @@ def test_the_example_of_a_mapping_takes_columns_whose_names_fit(tmp_path, header
     assert f"[data.columns], for example {example}, or with --column user_id=" in str(raised.value).replace("'", "")
 
 
+@pytest.mark.parametrize("side", ["items", "users"])
+def test_a_side_table_with_another_delimiter_than_the_log_is_told(tmp_path, side):
+    (tmp_path / "e.csv").write_text("user_id;item_id\nu;i\n")
+    (tmp_path / "side.csv").write_text("Code,Description\ni,x\n")
+    with pytest.raises(InputError) as raised:
+        read_tables(tmp_path / "e.csv", reading=ReadSettings(delimiter=";"), **{side: tmp_path / "side.csv"})
+    message = str(raised.value)
+    assert "one column only ('Code,Description'), when split by ';'. It looks separated by ','" in message
+    assert "write this one with ';' too, or as Parquet" in message
+
+
+def test_a_side_table_of_ids_alone_may_have_any_characters(tmp_path):
+    (tmp_path / "items.csv").write_text("item_id\na;b\nc|d\n")
+    assert read_items(tmp_path / "items.csv")["item_id"].tolist() == ["a;b", "c|d"]
+
+
 def test_decimal_commas_are_answered_with_what_to_write(tmp_path):
     (tmp_path / "e.csv").write_text("user_id;item_id;value\n" + "u;i;4,5\n" * 9)
     with pytest.raises(InputError, match="decimal comma"):

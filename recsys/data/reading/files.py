@@ -33,6 +33,9 @@ from recsys.data.reading.validate import is_missing, parse_numbers, reason_code,
 from recsys.errors import InputError
 from recsys.schema import ITEM, RANK, SCORE, TIME, USER, VALUE
 
+USUAL_DELIMITERS = ("::", ",", ";", "\t", "|")
+"""The delimiters that messages propose, in the order in which they are looked for."""
+
 JSON_LINES = 1 << 17
 """The number of lines of JSON per chunk."""
 
@@ -142,6 +145,8 @@ def delimited_layouts(
         else:
             if section_of(mapping) == "columns":
                 require_several_columns(part, fields, delimiter)
+            elif not chosen:
+                _require_delimiter_of_log(part, fields, delimiter)
             require_id_columns(str(part), mapping, names)
         positions = {column: names.index(name) for column, name in chosen.items()}
         if all_columns:
@@ -229,11 +234,34 @@ def require_several_columns(source: Source, fields: list[str], delimiter: str) -
     """
     if len(fields) != 1:
         return
-    candidates = [d for d in ("::", ",", ";", "\t", "|") if d != delimiter and d in fields[0]]
     hint = ""
-    if candidates:
-        hint = f" It looks separated by {candidates[0]!r}: set the delimiter ([data] delimiter, or --delimiter)."
-    raise InputError(f"{source}: one column only ({fields[0][:60]!r}), when split by {delimiter!r}.{hint}")
+    if other := _other_delimiter(fields, delimiter):
+        hint = f" It looks separated by {other!r}: set the delimiter ([data] delimiter, or --delimiter)."
+    raise InputError(f"{source}: {_one_column(fields, delimiter)}.{hint}")
+
+
+def _require_delimiter_of_log(source: Source, fields: list[str], delimiter: str) -> None:
+    """Check that an items or users table without its id column is not separated by another delimiter.
+
+    The arguments are those of :func:`require_several_columns`. Such a table may have one column.
+
+    Raises:
+        InputError: the only field has another usual delimiter.
+    """
+    if len(fields) == 1 and (other := _other_delimiter(fields, delimiter)):
+        raise InputError(
+            f"{source}: {_one_column(fields, delimiter)}. It looks separated by {other!r}, but [data] has one"
+            f" delimiter for all tables: write this one with {delimiter!r} too, or as Parquet."
+        )
+
+
+def _one_column(fields: list[str], delimiter: str) -> str:
+    return f"one column only ({fields[0][:60]!r}), when split by {delimiter!r}"
+
+
+def _other_delimiter(fields: list[str], delimiter: str) -> str | None:
+    """Return the first usual delimiter in the first field, other than that of the settings, or None."""
+    return next((usual for usual in USUAL_DELIMITERS if usual != delimiter and usual in fields[0]), None)
 
 
 def _read_parquet(
