@@ -125,3 +125,4 @@ def test_many_users_without_a_history_are_said(newcomers, is_said):
     of_run["about"]["segments"] = {"history": {"0": {"als": {"ndcg@10": cell(0.1, 0.0, 0.2, newcomers)}}}}
     sentence = f" {newcomers} of the 168 judged users ({newcomers / 168:.0%}) have no history:"
     assert (sentence in verdict(of_run)) == is_said
+    assert ("a hybrid serves them itself if one of its parts needs none" in verdict(of_run)) == is_said

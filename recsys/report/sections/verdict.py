@@ -108,7 +108,8 @@ def _by_history(pick: Pick) -> str:
 def _without_history(metrics: dict[str, Any], model: str) -> str:
     """Return a sentence if many judged users have no history, or else "".
 
-    Most models give such users the list of their fallback, so the models hardly differ for them.
+    Most models give such users the list of their fallback, so the models hardly differ for them. A
+    combination with a part that scores everyone needs no fallback; metrics.json does not say which do.
     """
     judged = metrics["about"]["counts"][model].get("evaluated", 0)
     cells = metrics["about"].get("segments", {}).get("history", {}).get("0", {}).get(model, {})
@@ -116,8 +117,9 @@ def _without_history(metrics: dict[str, Any], model: str) -> str:
     if users <= MANY_NEWCOMERS * judged:
         return ""
     return (
-        f"{users:,} of the {judged:,} judged users ({users / judged:.0%}) have no history: every model without features"
-        " of users gives them the list of its fallback."
+        f"{users:,} of the {judged:,} judged users ({users / judged:.0%}) have no history: a model that needs one gives"
+        " them the list of its fallback, and a hybrid serves them itself if one of its parts needs none, such as"
+        " popular."
     )
 
 
