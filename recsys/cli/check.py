@@ -128,7 +128,12 @@ def check(
     else:
         ids = facts.get("ids", {})
         for name, value in ({name: value for name, value in facts.items() if name != "ids"} | ids).items():
-            out.print(f"{name.replace('_', ' '):>22}  {format_value(value)}")
+            # Rows of side tables with the same id are no repeated events.
+            label = {"exact_duplicates": "equal rows", "duplicates": "merged side rows"}.get(name, name)
+            text = format_value(value)
+            if name == "busiest_users" and not value["users"]:
+                text = f"none above {value['more_than']:,.0f} events"
+            out.print(f"{label.replace('_', ' '):>22}  {text}")
         if effect:
             out.print(f"{'order':>22}  {effect}")
         if audit:

@@ -31,6 +31,19 @@ def test_check_shows_its_card_and_the_refused_rows_before_it_stops(log, tmp_path
     assert (len(table), table["line"].iloc[0], table["text"].iloc[0]) == (20, 61, "::i0::1")
 
 
+def test_check_names_what_is_repeated_and_who_is_busy(tmp_path, capsys):
+    people = "".join(f"u{n},i{n % 5},{n % 4 + 1}\n" for n in range(60))
+    path = tmp_path / "e.csv"
+    path.write_text("user_id,item_id,value\n" + people + "u1,i1,2\n")
+    assert run_verb(["check", str(path)]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert "equal rows  1" in lines
+    assert "merged side rows  none" in lines
+    path.write_text("user_id,item_id,value\n" + people + people)
+    assert run_verb(["check", str(path)]) == 0
+    assert "busiest users  none above 2 events" in [line.strip() for line in capsys.readouterr().out.splitlines()]
+
+
 def test_check_of_a_log_without_one_good_row(tmp_path, capsys):
     path = tmp_path / "e.csv"
     path.write_text("user_id,item_id\n,x\n,y\n")
