@@ -253,6 +253,20 @@ def test_predict_gives_the_ratings_of_a_table_of_pairs(runs, tmp_path, capsys):
     assert (tmp_path / "mine.csv").read_text() == "my notes\n"
 
 
+def test_predict_counts_pairs_that_the_run_does_not_know(runs, tmp_path, capsys):
+    judged = RunFolder.open(runs / "fraction").read_table(run_files.predictions("biases"))
+    user, item = judged[["user_id", "item_id"]].astype(str).iloc[0]
+    rows = [(user, item), ("nobody", item), ("noone", "nothing"), (user, "nothing"), ("nobody", item)]
+    pd.DataFrame(rows, columns=["user_id", "item_id"]).to_csv(tmp_path / "pairs.csv", index=False)
+    words = ["predict", str(runs / "fraction"), str(tmp_path / "pairs.csv"), "--model", "biases"]
+    assert run_verb(words) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "4 of 5 pairs have a user or an item that the run does not know (unknown user: 3, unknown item: 2)" in said
+    pd.DataFrame(rows[:1], columns=["user_id", "item_id"]).to_csv(tmp_path / "pairs.csv", index=False)
+    assert run_verb(words) == 0
+    assert "does not know" not in capsys.readouterr().err
+
+
 def test_explain_gives_the_parts_of_a_predicted_rating(runs, capsys):
     folder = RunFolder.open(runs / "fraction")
     judged = folder.read_table(run_files.predictions("rating_knn"))

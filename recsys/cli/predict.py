@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from recsys.cli.application import LISTS, app
-from recsys.cli.console import print_or_save
+from recsys.cli.console import log, print_or_save
 from recsys.cli.options import (
     Columns,
     Delimiter,
@@ -53,5 +53,12 @@ def predict(
     reading = config_of(pairs, reading_overrides(columns, file_format, delimiter, encoding)).data.reading
     table = read_pairs(pairs, reading, folder)
     with damage_explained(run):
-        predicted = open_rating_model(folder, model).predict(table)
+        saved = open_rating_model(folder, model)
+        predicted = saved.predict(table)
+    users, items, pairs_of_strangers = saved.count_unknown(table)
+    if pairs_of_strangers:
+        log.print(
+            f"{pairs_of_strangers:,} of {len(table):,} pairs have a user or an item that the run does not know"
+            f" (unknown user: {users:,}, unknown item: {items:,})"
+        )
     print_or_save(predicted.to_csv(index=False), save)

@@ -74,6 +74,16 @@ class SavedRatingModel:
             table[SPREAD] = self.model.spread(users, items)
         return table
 
+    def count_unknown(self, pairs: pd.DataFrame) -> tuple[int, int, int]:
+        """Return the number of pairs with an unknown user, with an unknown item, and with at least one of them.
+
+        Args:
+            pairs: user_id and item_id.
+        """
+        no_user = _rows(self.history.users, pairs[USER]) < 0
+        no_item = _rows(self.history.items, pairs[ITEM]) < 0
+        return int(no_user.sum()), int(no_item.sum()), int((no_user | no_item).sum())
+
     def has_rated(self, user: str, item_row: int) -> bool:
         """Return whether train has a rating of this user and item.
 
