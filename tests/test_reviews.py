@@ -189,6 +189,18 @@ def test_unmapped_reviews_are_answered_with_an_option_that_the_verb_has(tmp_path
     assert "It looks separated by ';': set the delimiter" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("distinct", "warned"), [(20, True), (30, False)])
+def test_few_different_texts_are_warned_of(tmp_path, capsys, distinct, warned):
+    table_of(tmp_path / "reviews.csv", without=0)
+    frame = pd.read_csv(tmp_path / "reviews.csv", dtype=str)
+    few = [f"{frame['text'][row % distinct]} x{row % distinct}" for row in range(len(frame))]
+    frame.assign(text=few).to_csv(tmp_path / "reviews.csv", index=False)
+    assert run_verb(["reviews", str(tmp_path / "reviews.csv")]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith(f"300 reviews, {distinct} different texts\n")
+    assert ("most texts are repeated" in said.err) is warned
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

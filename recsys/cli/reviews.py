@@ -10,7 +10,7 @@ import numpy as np
 import typer
 
 from recsys.cli.application import DATA, app
-from recsys.cli.console import out, save_text
+from recsys.cli.console import log, out, save_text
 from recsys.cli.options import (
     Columns,
     Delimiter,
@@ -23,6 +23,9 @@ from recsys.cli.options import (
 
 WORDS = 10
 """Number of words that raise, and of words that lower a score, which are printed."""
+
+FEW_TEXTS = 0.1
+"""The share of different texts among the reviews below which a warning is printed."""
 
 FIRST_COLUMNS = "item_id,value,source"
 ITEM_COLUMNS = "item_id,score,error,reviews"
@@ -85,6 +88,7 @@ def reviews(
             out.print(f"no item has two different scores: those of {items} are plain means, without an error")
     raising, lowering = model.strongest_words(WORDS)
     counts = {
+        "different_texts": int(written["text"].nunique()),
         "predicted": int(np.isfinite(predicted).sum()),
         "without_known_words": int(np.isnan(predicted).sum()),
     }
@@ -92,6 +96,12 @@ def reviews(
         print(json.dumps(model.record | counts | {"raise": raising, "lower": lowering}, ensure_ascii=False))
         return
     record = model.record
+    out.print(f"{len(written):,} reviews, {counts['different_texts']:,} different texts")
+    if counts["different_texts"] < FEW_TEXTS * len(written):
+        log.print(
+            "warning: most texts are repeated. A review is judged by reviews with other texts, so few texts tell little"
+            " of the words, and the error and the correlation below are those of few texts. Is `text` the right column?"
+        )
     out.print(
         f"{record['reviews']:,} reviews with a score. On held-out reviews: rmse {record['rmse']:.4f} (the mean for all:"
         f" {record['rmse_of_mean']:.4f}), correlation {record['pearson']:.3f}."
