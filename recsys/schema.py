@@ -70,10 +70,12 @@ class TableSchema:
         columns = list(columns)
         missing = [column for column in self.required if column not in columns]
         if missing:
+            advice = "Rename the columns of the table."
+            if {*missing} <= {*MAPPABLE}:
+                advice = "Map columns under [data.columns], or with --column OURS=THEIRS, or rename them."
             raise InputError(
                 f"{source or self.name}: the {self.name} table needs {', '.join(self.required)}."
-                f"{suggest_columns(missing, columns)}"
-                " Map columns under [data.columns] or rename them."
+                f"{suggest_columns(missing, columns)} {advice}"
             )
 
 
@@ -84,6 +86,9 @@ SCORED_REVIEWS = TableSchema("reviews", (ITEM, TEXT, SCORE), (USER,))
 USERS = TableSchema("users", (USER,))
 TOPK = TableSchema("topk", (USER, ITEM, RANK), (SCORE, SOURCE))
 INTERACTIONS = TableSchema("interactions", (USER, ITEM, VALUE, TIME))
+
+MAPPABLE = (*EVENTS.required, *EVENTS.optional, RANK, SCORE)
+"""The columns that ``[data] columns`` and ``--column`` can map."""
 
 
 def is_text(values: np.ndarray) -> bool:

@@ -184,6 +184,9 @@ def test_unmapped_reviews_are_answered_with_an_option_that_the_verb_has(tmp_path
     message = capsys.readouterr().err
     assert 'under [data.columns], for example item_id = "movieId", or with --column item_id=movieId.' in message
     assert "user_id" not in message
+    path.write_text("item_id,body,score\n1,good,5\n")
+    assert run_verb(["reviews", str(path)]) == 2
+    assert capsys.readouterr().err.endswith("Columns: item_id, score, body. Rename the columns of the table.\n")
     path.write_text("item_id;text;score\n1;good;5\n")
     assert run_verb(["reviews", str(path)]) == 2
     assert "It looks separated by ';': set the delimiter" in capsys.readouterr().err

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from recsys.data.reading.validate import TimeUnit
 from recsys.errors import suggest_nearest
-from recsys.schema import EVENTS, ITEM, RANK, SCORE, USER
+from recsys.schema import ITEM, MAPPABLE, USER
 
 SUFFIXES = {
     ".csv": "csv",
@@ -121,10 +121,9 @@ class ReadSettings(BaseModel):
     @field_validator("columns")
     @classmethod
     def _known_columns(cls, columns: dict[str, str]) -> dict[str, str]:
-        known_names = EVENTS.required + EVENTS.optional + (RANK, SCORE)
         for name in columns:
-            if name not in known_names:
-                raise ValueError(f"'{name}' is not a column of events.{suggest_nearest(name, known_names)}")
+            if name not in MAPPABLE:
+                raise ValueError(f"'{name}' is not a column of events.{suggest_nearest(name, MAPPABLE)}")
         return columns
 
     @field_validator("encoding")
