@@ -8,7 +8,7 @@ import re
 from itertools import count
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from recsys.report.parts import Drawing, Report
 
@@ -48,10 +48,17 @@ def render_html(report: Report, kind: str = "evaluation report") -> str:
         script=Markup(script),  # noqa: S704 - a file of this package, without any text of a run
         script_source=_script_source(script),
         term_ids=_term_ids(report),
+        render_code=_render_code,
         render_svg=render_svg,
         next_table=lambda: next(table_number),
         row_id=_row_id,
     )
+
+
+def _render_code(text: str) -> Markup:
+    """Return a text as HTML, escaped, with what is between two backticks as code."""
+    escaped = re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text)))
+    return Markup(escaped)  # noqa: S704 - the text is escaped before
 
 
 def _script_source(script: str) -> str:

@@ -13,7 +13,11 @@ RECORD = {
     "weights": {"content": 1.0, "als": 0.5},
     "metric": "ndcg@100 on hidden likes",
     "parts": {
-        "als": {"params": {"rank": 8}, "ndcg@100": 0.2, "tried": 3},
+        "als": {
+            "params": {"rank": 8, "alpha": 3333.3333333333335, "beta": 0.0003, "loss": "bpr"},
+            "ndcg@100": 0.2,
+            "tried": 3,
+        },
         "content": {"params": {}, "ndcg@100": 0.3, "tried": 1},
     },
     "left_out": {"ease": "no room <for> it"},
@@ -54,6 +58,7 @@ def test_weights_reasons_ablation_and_warnings(tmp_path, where):
     ]  # fmt: skip
     assert ablation.rows[1][2] == "+0.1100 [+0.0500, +0.1700]"
     assert [row[0] for row in parts.rows] == ["content", "als"]
+    assert parts.rows[1][1] == "rank 8, alpha 3333.33, beta 0.0003, loss bpr"
     assert len(section.warnings) == 3  # no better than content, gains from shuffled features, a part left out
     assert any("no room <for> it" in warning for warning in section.warnings)
 

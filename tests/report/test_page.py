@@ -115,3 +115,12 @@ def test_a_page_without_a_search_box_has_no_script():
     assert elements(page, "script") == []
     (policy,) = [attributes["content"] for attributes, _ in elements(page, "meta") if "http-equiv" in attributes]
     assert "script-src 'none'" in policy
+
+
+def test_settings_in_sentences_are_code_and_stay_escaped():
+    section = Section("choice", ["run `recsys tune`", "one ` alone"], warnings=["raise `<b>` of `a & b`"])
+    page = render_html(Report("title", "a `verdict`", [section]))
+    assert "<p>run <code>recsys tune</code></p>" in page
+    assert "<p>one ` alone</p>" in page
+    assert "raise <code>&lt;b&gt;</code> of <code>a &amp; b</code></p>" in page
+    assert "a <code>verdict</code></p>" in page

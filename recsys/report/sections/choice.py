@@ -102,12 +102,19 @@ def _parts_table(name: str, record: dict[str, Any]) -> ReportTable:
     rows = [
         [
             kind,
-            ", ".join(f"{key} {value}" for key, value in part["params"].items()),
+            ", ".join(f"{key} {_format_setting(value)}" for key, value in part["params"].items()),
             f"{part['ndcg@100']:.4f}",
         ]
         for kind, part in sorted(record["parts"].items(), key=lambda part: -part[1]["ndcg@100"])
     ]
     return ReportTable(f"{name}: its parts, each at its best setting", ["part", "settings", "mean"], rows, numbers=2)
+
+
+def _format_setting(value: Any) -> str:
+    """Return the value of a parameter as text, a number with at most six significant digits."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return str(value)
 
 
 def _format_gain(gain: dict[str, float]) -> str:
