@@ -1,9 +1,9 @@
 """What a team writes with plain Spark and MLlib, beside jobs/train_als.py: the same log, rank, objective and lists.
 
-    python bench/mllib_pipeline.py CLICKS [--libblas FILE] [--iterations N]
+    python bench/mllib_pipeline.py CLICKS [--blas java FILE] [--iterations N]
 
 CLICKS is a Parquet file or folder with user_id, item_id and timestamp in milliseconds. FILE is a libblas.so.3 of
-OpenBLAS for MLlib through JNI; the LAPACK of the same folder is used too. Without it only Java BLAS is measured.
+OpenBLAS for MLlib through JNI; the LAPACK of the same folder is used too. ``java`` is the BLAS of Java. Each has a row.
 
 The plain pipeline reads, splits at a time, numbers ids with a window, trains MLlib's ALS, makes lists of ten for all
 training users, and judges them by joins. Each pipeline is a process of its own on local[2] with the same heap. Our run
@@ -37,6 +37,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "configs" / "als_large.toml"
 CORES, HEAP = 2, "6g"
 TEST, K = 0.1, 10
+JAVA = "java"
 SPARE = 50
 """Places that MLlib ranks beyond K, for the items that the user has already; MLlib cannot leave them out."""
 STEPS = {"read": "read", "split": "split", "fit als": "fit", "recommend als": "recommend", "judge als": "judge"}
@@ -47,7 +48,7 @@ def main() -> None:
     """Run every pipeline in a process of its own, judge the lists, and write the section."""
     options = argparse.ArgumentParser(description="Plain Spark with MLlib beside train_als.py.")
     options.add_argument("clicks", type=Path)
-    options.add_argument("--libblas", type=Path)
+    options.add_argument("--blas", nargs="+", default=[JAVA], metavar="BLAS", help="java, or a libblas.so.3")
     options.add_argument("--iterations", type=int, default=15)
     options.add_argument("--plain", type=Path, metavar="FOLDER", help=argparse.SUPPRESS)
     settings = options.parse_args()
@@ -57,22 +58,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         costs = {"train_als.py": run_our_job(folder / "ours", settings)}
-        costs["MLlib, Java BLAS"] = start_plain_pipeline(folder / "java", settings, [])
-        if settings.libblas:
-            libblas = ["--libblas", str(settings.libblas)]
-            costs["MLlib, OpenBLAS by JNI"] = start_plain_pipeline(folder / "jni", settings, libblas)
         lists = {"train_als.py": our_lists(folder / "ours")}
-        lists["MLlib, Java BLAS"] = pd.read_parquet(folder / "java" / "lists")
-        if settings.libblas:
-            lists["MLlib, OpenBLAS by JNI"] = pd.read_parquet(folder / "jni" / "lists")
-        quality = judge(lists, pd.read_parquet(folder / "java" / "relevant"))
+        for number, blas in enumerate(settings.blas):
+            plain = folder / str(number)
+            name = "MLlib, Java BLAS" if blas == JAVA else "MLlib, OpenBLAS by JNI"
+            costs[name] = start_plain_pipeline(plain, settings, blas)
+            lists[name] = pd.read_parquet(plain / "lists")
+        quality = judge(lists, pd.read_parquet(folder / "0" / "relevant"))
     body = describe(costs, quality, settings.iterations)
-    write_section(
-        "mllib_pipeline",
-        "A whole pipeline against plain Spark",
-        "python bench/mllib_pipeline.py CLICKS --libblas FILE",
-        body,
+    command = "python bench/mllib_pipeline.py CLICKS --blas " + " ".join(
+        JAVA if blas == JAVA else "FILE" for blas in settings.blas
     )
+    write_section("mllib_pipeline", "A whole pipeline against plain Spark", command, body)
 
 
 def run_our_job(out: Path, settings: argparse.Namespace) -> list[dict[str, Any]]:
@@ -93,9 +90,9 @@ def our_lists(out: Path) -> pd.DataFrame:
     return RunFolder.open(out).read_table(run_files.topk("als"))
 
 
-def start_plain_pipeline(folder: Path, settings: argparse.Namespace, blas: list[str]) -> list[dict[str, Any]]:
+def start_plain_pipeline(folder: Path, settings: argparse.Namespace, blas: str) -> list[dict[str, Any]]:
     """Run the plain pipeline in a process of its own; return its steps."""
-    command = [sys.executable, __file__, str(settings.clicks), "--iterations", str(settings.iterations), *blas]
+    command = [sys.executable, __file__, str(settings.clicks), "--iterations", str(settings.iterations), "--blas", blas]
     one_thread = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
     subprocess.run([*command, "--plain", str(folder)], check=True, env=one_thread)
     return json.loads((folder / "hops.json").read_text())
@@ -107,7 +104,7 @@ def run_plain_pipeline(settings: argparse.Namespace) -> None:
     parameters = tomllib.loads(CONFIG.read_text(encoding="utf-8"))["models"]["als"]
     with Meter() as meter:
         with meter.hop("start"):
-            spark = open_session(settings.libblas)
+            spark = open_session(settings.blas[0])
         from pyspark.ml.recommendation import ALS
         from pyspark.sql import Window
         from pyspark.sql import functions as F
@@ -171,16 +168,14 @@ def run_plain_pipeline(settings: argparse.Namespace) -> None:
     spark.stop()
 
 
-def open_session(libblas: Path | None) -> Any:
-    """Return a Spark session whose MLlib multiplies with Java BLAS, or with the given library."""
+def open_session(blas: str) -> Any:
+    """Return a Spark session whose MLlib multiplies with Java BLAS, or through JNI with a library."""
     from pyspark.sql import SparkSession
 
     natives = "-Ddev.ludovic.netlib.blas.nativeLib=none -Ddev.ludovic.netlib.lapack.nativeLib=none"
-    if libblas:
-        lapack = libblas.with_name("liblapack.so.3")
-        natives = (
-            f"-Ddev.ludovic.netlib.blas.nativeLibPath={libblas} -Ddev.ludovic.netlib.lapack.nativeLibPath={lapack}"
-        )
+    if blas != JAVA:
+        lapack = Path(blas).with_name("liblapack.so.3")
+        natives = f"-Ddev.ludovic.netlib.blas.nativeLibPath={blas} -Ddev.ludovic.netlib.lapack.nativeLibPath={lapack}"
     builder = SparkSession.builder.master(f"local[{CORES}]").config("spark.driver.memory", HEAP)
     builder = builder.config("spark.driver.extraJavaOptions", natives).config("spark.ui.enabled", "false")
     builder = builder.config("spark.sql.shuffle.partitions", str(4 * CORES)).config(
