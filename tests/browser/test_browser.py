@@ -2,17 +2,16 @@
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 from builders import run_spark_engine
+from chromium import CHROMIUM, Chromium
 from odd import odd_run, twelve
 
 from recsys import report
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine"),
@@ -97,6 +96,17 @@ def test_nothing_sticks_out_and_what_is_wider_says_so(page, width):
     assert found["unreachable"] == [], "text that is cut off and cannot be scrolled to"
     assert found["silent"] == [], "a part that scrolls and does not show it"
     assert found["small"] == [], "text of a figure that is too small to be read"
+
+
+def test_a_figure_that_scrolls_says_so_on_a_narrow_screen(page):
+    """The hint depends on how far the page has been drawn, so it is waited for."""
+    hint = "getComputedStyle(e, '::before').content.includes('scroll sideways')"
+    figures = "[...document.querySelectorAll('figure.wide')]"
+    with Chromium(390) as browser:
+        browser.open(page.as_uri())
+        browser.wait_for(f"{figures}.some((e) => {hint})")
+        shown = browser.evaluate(f"{figures}.map((e) => [e.scrollWidth > e.clientWidth, {hint}])")
+    assert [scrolls for scrolls, _ in shown] == [says for _, says in shown]
 
 
 def test_names_in_figures_do_not_overlap(page):
