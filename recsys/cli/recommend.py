@@ -22,7 +22,7 @@ from recsys.types import IdMap
 if TYPE_CHECKING:
     from recsys.saved.open_model import SavedModel
 
-HEADERS = ("user_id,item_id,rank,score,source", "user_id,item_id,rank,score,source,title")
+HEADERS = tuple(f"user_id,item_id,rank,score,source{further}" for further in ("", ",title", ",reason", ",reason,title"))
 """The possible first lines of the tables that ``recsys recommend`` writes."""
 
 
@@ -68,11 +68,12 @@ def recommend(
         typer.Option(help="Draw the list at random. Near 0 it is almost the usual list; at 1 it is nearly any list."),
     ] = None,
     seed: Annotated[int, typer.Option(help="The seed of --explore; the same seed gives the same list.")] = 0,
+    reasons: Annotated[bool, typer.Option("--reasons", help="Add a column: why each item is listed.")] = False,
     model: ModelName = None,
     save: TableOut = None,
     own_models: OwnModels = False,
 ) -> None:
-    """Print the best items of some users as CSV: user_id, item_id, rank, score, source[, title].
+    """Print the best items of some users as CSV: user_id, item_id, rank, score, source[, reason][, title].
 
     The source is the model that scored the user: the model of the run, or its fallback. The lists
     rank all items but those that the user has seen, also where the run ranked new items alone.
@@ -124,7 +125,33 @@ def recommend(
         lists = rerank.explore(lists, k, explore, seed, id_bits(user_ids.ids))
     for row in np.flatnonzero(lists.shortfall):
         log.print(f"user {user_ids.ids[row]}: short list, {SHORTFALL[lists.shortfall[row]]}")
-    print_or_save(csv_with_titles(saved, rank.topk_table(lists, user_ids, saved.history.items)), save)
+    table = rank.topk_table(lists, user_ids, saved.history.items)
+    if reasons:
+        table["reason"] = explain_lists(saved, table, user_table)
+    print_or_save(csv_with_titles(saved, table), save)
+
+
+def explain_lists(saved: SavedModel, table: pd.DataFrame, user_table: pd.DataFrame) -> list[str]:
+    """Return for each row of a table of lists the sentence that says why the item is listed.
+
+    It is the sentence of `recsys explain` and of a server, "" where no item of the history raises the
+    score. Each row is computed alone.
+
+    Args:
+        saved: the model.
+        table: the lists: user_id and item_id. The rows of a user follow each other.
+        user_table: the users, as :func:`read_user_table` returns them.
+    """
+    from recsys.report.reasons import Reasons, explain_score
+
+    words = Reasons(saved.items)
+    sentences = []
+    for user, items in table.groupby("user_id", sort=False)["item_id"]:
+        recommender = saved.recommender(user_table[user_table["user_id"] == user])
+        history = saved.histories([user])
+        for row in saved.history.items.rows(items):
+            sentences.append(explain_score(saved.name, recommender, words, history, int(row)).sentence)
+    return sentences
 
 
 def read_user_table(ids: list[str], path: Path | None) -> pd.DataFrame:

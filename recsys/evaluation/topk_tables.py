@@ -27,6 +27,7 @@ from recsys.schema import (
     FOLD,
     ITEM,
     RANK,
+    REASON,
     SCORE,
     SOURCE,
     SPREAD,
@@ -40,7 +41,7 @@ from recsys.schema import (
     unify_ids,
 )
 
-LISTS = TableSchema("topk", (USER, ITEM), (RANK, SCORE, SOURCE, TITLE, FOLD, SPREAD))
+LISTS = TableSchema("topk", (USER, ITEM), (RANK, SCORE, SOURCE, TITLE, REASON, FOLD, SPREAD))
 """The columns of a table of lists. A rank or a score is needed too, see :func:`lists`."""
 TRUTH = TableSchema("truth", (USER, ITEM), (VALUE, TIME, EVENT))
 """The columns of a table of the items that users chose."""
@@ -55,8 +56,8 @@ def read_topk(path: str | Path, reading: ReadSettings | None = None) -> pd.DataF
     """Read a table of lists from a file, and return it as a pandas frame.
 
     The file has the columns ``user_id``, ``item_id``, and ``rank`` or ``score`` or both. It may
-    also have ``source`` and ``title``, which ``recsys recommend`` writes, or ``fold`` and
-    ``spread`` of a table of predicted ratings. The file can have any format in which an event log
+    also have ``source``, ``title`` and ``reason``, which ``recsys recommend`` writes, or ``fold``
+    and ``spread`` of a table of predicted ratings. The file can have any format in which an event log
     can be read. In the result, ids are text (as categories), or integers if a Parquet file has
     integers.
 

@@ -50,6 +50,21 @@ def test_recommend_answers_known_users_and_strangers_under_rules(run, tmp_path, 
     assert "nothing" in ruled.err
 
 
+def test_each_row_of_a_list_can_have_the_reason_that_explain_gives(run, tmp_path, capsys):
+    users = pd.read_parquet(run / "split" / "history.parquet").user_id.drop_duplicates().astype(str).head(2).tolist()
+    words = ["recommend", run, "--user", users[1], "--user", users[0], "-k", 3, "--model", "content", "--reasons"]
+    for _ in range(2):  # its own table is replaced
+        asked(capsys, *words, "--out", tmp_path / "lists.csv")
+    table = pd.read_csv(tmp_path / "lists.csv", dtype=str, keep_default_na=False)
+    assert len(table) == 6
+    assert table["reason"].str.startswith("because").all()
+    for row in table.itertuples():
+        first = asked(capsys, "explain", run, "--user", row.user_id, "--item", row.item_id, "--model", "content").out
+        assert first.splitlines()[0] == f"{row.title}: {row.reason}."
+    test = run / "split" / "test.parquet"
+    asked(capsys, "evaluate", tmp_path / "lists.csv", test, "-m", "ndcg@3")
+
+
 def test_lists_with_titles_are_judged_and_compared(run, tmp_path, capsys):
     users = pd.read_parquet(run / "split" / "test.parquet").user_id.drop_duplicates()
     (tmp_path / "users.txt").write_text("".join(f"{user}\n" for user in users))
