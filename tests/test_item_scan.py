@@ -32,7 +32,7 @@ def test_the_list_is_that_of_exact_scores(kind):
     rng = np.random.default_rng(7)
     factors = factors_of(kind, rng)
     has_factor = rng.random(len(factors)) < 0.9
-    scan = ItemScan.of(factors, has_factor)
+    scan = ItemScan.encode(factors, has_factor)
     for number in range(20):
         user = rng.normal(size=factors.shape[1]).astype(np.float32)
         seen = rng.choice(len(factors), 40, replace=False)
@@ -56,7 +56,7 @@ def test_codes_are_within_their_errors():
     rng = np.random.default_rng(3)
     for kind in ("normal", "outliers", "sizes"):
         factors = factors_of(kind, rng)
-        scan = ItemScan.of(factors, np.ones(len(factors), dtype=bool))
+        scan = ItemScan.encode(factors, np.ones(len(factors), dtype=bool))
         restored = scan.scales[:, None].astype(np.float64) * scan.codes
         assert (np.abs(restored - factors).max(axis=1) <= scan.errors).all()
         # Half a step of the codes, and what rounding adds.
@@ -65,7 +65,7 @@ def test_codes_are_within_their_errors():
 
 def test_a_short_list_is_left_to_exact_scores():
     factors = np.ones((5, 3), dtype=np.float32)
-    scan = ItemScan.of(factors, np.array([True, True, True, False, False]))
+    scan = ItemScan.encode(factors, np.array([True, True, True, False, False]))
     user = np.ones(3, dtype=np.float32)
     assert scan.top_k(user, 4, np.empty(0, dtype=np.int32)) is None
     items, scores = scan.top_k(user, 2, np.array([0]))

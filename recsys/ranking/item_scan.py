@@ -41,8 +41,8 @@ class ItemScan:
     errors: np.ndarray
 
     @classmethod
-    def of(cls, factors: np.ndarray, has_factor: np.ndarray) -> Self:
-        """Return the scan of items.
+    def encode(cls, factors: np.ndarray, has_factor: np.ndarray) -> Self:
+        """Return the factors of items with their codes.
 
         Args:
             factors: float32[items, rank] in C order, finite.

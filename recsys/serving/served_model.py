@@ -241,10 +241,10 @@ class ServedModel:
         seen = histories.values.indices
         if not self.saved.config.recommend.exclude_seen:
             seen = seen[:0]
-        best = self._item_scan.top_k(member.user_vectors(histories)[0], k, seen, candidates)
-        if best is None:
+        ranked = self._item_scan.top_k(member.user_vectors(histories)[0], k, seen, candidates)
+        if ranked is None:
             return None
-        items, scores = best
+        items, scores = ranked
         source = recommender.source(histories, items)
         return TopK(np.arange(1), items, scores, source, recommender.sources, np.zeros(1, dtype=np.int8))
 
@@ -256,7 +256,7 @@ class ServedModel:
         # Models that are derived from ALS may score in another way.
         if type(first) is not ALS or len(self.item_ids) < SCAN_ITEMS:
             return None
-        return ItemScan.of(first.item_factors_, first.known_)
+        return ItemScan.encode(first.item_factors_, first.known_)
 
     def _user_row(self, user: str | None) -> int:
         return -1 if user is None else int(self.saved.history.users.rows([user])[0])

@@ -235,8 +235,8 @@ def require_several_columns(source: Source, fields: list[str], delimiter: str) -
     if len(fields) != 1:
         return
     hint = ""
-    if other := _other_delimiter(fields, delimiter):
-        hint = f" It looks separated by {other!r}: set the delimiter ([data] delimiter, or --delimiter)."
+    if likely := _likely_delimiter(fields, delimiter):
+        hint = f" It looks separated by {likely!r}: set the delimiter ([data] delimiter, or --delimiter)."
     raise InputError(f"{source}: {_one_column(fields, delimiter)}.{hint}")
 
 
@@ -248,9 +248,9 @@ def _require_delimiter_of_log(source: Source, fields: list[str], delimiter: str)
     Raises:
         InputError: the only field has another usual delimiter.
     """
-    if len(fields) == 1 and (other := _other_delimiter(fields, delimiter)):
+    if len(fields) == 1 and (likely := _likely_delimiter(fields, delimiter)):
         raise InputError(
-            f"{source}: {_one_column(fields, delimiter)}. It looks separated by {other!r}, but [data] has one"
+            f"{source}: {_one_column(fields, delimiter)}. It looks separated by {likely!r}, but [data] has one"
             f" delimiter for all tables: write this one with {delimiter!r} too, or as Parquet."
         )
 
@@ -259,7 +259,7 @@ def _one_column(fields: list[str], delimiter: str) -> str:
     return f"one column only ({fields[0][:60]!r}), when split by {delimiter!r}"
 
 
-def _other_delimiter(fields: list[str], delimiter: str) -> str | None:
+def _likely_delimiter(fields: list[str], delimiter: str) -> str | None:
     """Return the first usual delimiter in the first field, other than that of the settings, or None."""
     return next((usual for usual in USUAL_DELIMITERS if usual != delimiter and usual in fields[0]), None)
 
