@@ -8,12 +8,25 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from recsys import config
+from recsys.data.splitting.split import split
+from recsys.data.splitting.strategies import ByTime
+from recsys.data.synthetic import film_world
 from recsys.local_engine import configured_model
 from recsys.models import build
 from recsys.models.combining import hybrid
 from recsys.models.combining import search as search_module
 from recsys.models.combining.hidden_likes import ndcg_of_hidden
-from recsys.models.combining.search import FADING, LADDERS, LEAST_GAIN, Attempt, Deadline, Search, settings_at
+from recsys.models.combining.search import (
+    FADING,
+    LADDERS,
+    LEAST_GAIN,
+    PENALTY,
+    SCALED,
+    Attempt,
+    Deadline,
+    Search,
+    settings_at,
+)
 from recsys.models.combining.trial import climb, hide_latest, hide_pairs
 
 
@@ -142,6 +155,9 @@ def test_a_climb_ends_above_its_start_and_below_no_neighbour():
         # No shrinkage, no fading and a name are where a ladder ends by itself.
         ("itemknn", (0, 2, 0, 4), {"neighbours": 800}),
         ("itemknn", (0, 2, 3, 2), {"shrink": 80.0}),
+        # The end of a ladder of λ* is one of `reg`.
+        ("als", (0, 5, 3, 2), {"reg": 0.1 * (1 + 1 / 0.03)}),
+        ("als", (0, 2, 3, 2), {}),
     ],
 )
 def test_the_last_rungs_are_those_beyond_which_there_are_other_values(kind, position, last_rungs):
@@ -180,6 +196,7 @@ def test_a_matrix_too_large_to_invert_in_time_is_left_out(monkeypatch):
 
 def test_a_kind_that_promises_little_keeps_its_first_settings(monkeypatch):
     train, _ = contract.world(users=400)
+    monkeypatch.setattr(hybrid, "CHEAP_SHARE", 0.0)
     tried = {}
     for promising in (0.0, 1.0):
         monkeypatch.setattr(hybrid, "PROMISING", promising)
@@ -198,6 +215,7 @@ def test_a_kind_that_promises_little_keeps_its_first_settings(monkeypatch):
 def test_the_best_kind_with_and_the_best_without_features_are_always_searched(monkeypatch):
     train, features = contract.world(users=400)
     monkeypatch.setattr(hybrid, "PROMISING", 10.0)
+    monkeypatch.setattr(hybrid, "CHEAP_SHARE", 0.0)
     first_values, searched = {}, []
 
     def start(self, kind, original=Search.start):
@@ -210,6 +228,56 @@ def test_the_best_kind_with_and_the_best_without_features_are_always_searched(mo
     build("hybrid", {"parts": ["itemknn", "rp3beta", "content", "side_ease"]}).fit(train, features)
     families = (("itemknn", "rp3beta"), ("content", "side_ease"))
     assert sorted(searched) == sorted(max(family, key=first_values.get) for family in families)
+
+
+def test_kinds_that_are_cheap_to_fit_are_searched_whatever_they_promise(monkeypatch):
+    train, _ = contract.world(users=400)
+    monkeypatch.setattr(hybrid, "PROMISING", 10.0)
+    seconds = {"popular": 1.0, "itemknn": 0.9, "rp3beta": 1.1, "ease": 3.0}
+    searched = []
+
+    def start(self, kind, original=Search.start):
+        attempt = original(self, kind)
+        attempt.seconds = seconds[kind]
+        # The best of all is searched in any case.
+        attempt.values[attempt.position] = {"ease": 1.0}.get(kind, 0.1)
+        return attempt
+
+    monkeypatch.setattr(Search, "start", start)
+    monkeypatch.setattr(Search, "climb", lambda self, attempt: searched.append(attempt.kind))
+    # A search of 500 seconds, of which one second is the largest share of a cheap fit.
+    build("hybrid", {"parts": list(seconds), "minutes": 1000 / 60}).fit(train)
+    assert searched == ["ease", "popular", "itemknn"]
+
+
+def test_a_step_in_the_weight_of_likes_keeps_the_penalty_of_the_literature():
+    for kind in ("als", "content_als"):
+        steps = LADDERS[kind]
+        scaled, penalty = (steps.index(step) for step in (SCALED, PENALTY))
+        start = [step.start for step in steps]
+        for rung in range(len(SCALED.rungs)):
+            start[scaled] = rung
+            for number, star in enumerate((0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)):
+                start[penalty] = number
+                settings = settings_at(steps, tuple(start))
+                alpha_0 = settings["beta"]
+                # Rendle et al. 2021: weight 1 of a like, α0 of any pair, and λ*; here scaled by 1 / α0.
+                assert settings["alpha"] == pytest.approx(1 / alpha_0)
+                assert settings["reg"] == pytest.approx(star * (1 + alpha_0) / alpha_0)
+                build(kind, settings)
+
+
+def test_als_is_searched_to_at_least_the_popular_list_on_a_small_dense_log():
+    tables = film_world(users=400, items=300, events=12_000)
+    parts = split(tables.events, ByTime(), items=tables.items)
+    trial = hide_latest(parts.train, 0.2, 400, seed=0)
+    search = search_on(trial)
+    values = {}
+    for kind in ("popular", "als"):
+        attempt = search.start(kind)
+        search.climb(attempt)
+        values[kind] = attempt.value
+    assert values["als"] >= values["popular"]
 
 
 @pytest.mark.parametrize(

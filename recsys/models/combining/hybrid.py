@@ -23,7 +23,17 @@ from recsys.models.combining.blend import (
     unliked_items,
     weighted_mean,
 )
-from recsys.models.combining.search import CONTENT, LADDERS, PROMISING, Attempt, Deadline, Search, Settings, fit_part
+from recsys.models.combining.search import (
+    CHEAP_SHARE,
+    CONTENT,
+    LADDERS,
+    PROMISING,
+    Attempt,
+    Deadline,
+    Search,
+    Settings,
+    fit_part,
+)
 from recsys.models.combining.trial import Trial, gain, hide_items, hide_latest, hide_pairs
 from recsys.parameters import STRICT
 from recsys.recommender import Recommender
@@ -84,8 +94,8 @@ class Hybrid(Blended):
     The chosen models, its *members*, are then fitted on all of train.
 
     1. *Settings.* A trial hides 20 % of the likes, in the way that ``hold_out`` names (see
-       ``combining.trial``). Each kind is fitted once. Then the settings of the promising kinds are
-       improved step by step, judged on half of the trial's users.
+       ``combining.trial``). Each kind is fitted once. Then the settings of the promising kinds, and of
+       those that are cheap to fit, are improved step by step, judged on half of the trial's users.
     2. *Weights.* Members are added to a blend one by one as long as each addition helps. A blend that
        is chosen on one half of the users must beat the best single member on the other half. This is
        done in both directions, and the 95 % interval of the pooled difference must be above 0.
@@ -310,8 +320,9 @@ class Hybrid(Blended):
         """Search the best settings of each kind, and record them.
 
         Every kind is first tried once. Then the settings of the promising kinds, of the best kind
-        that uses features and of the best kind that does not are searched, the best kind first. The
-        trial of the search stores the scores of the best settings. A kind that does not fit in
+        that uses features, of the best kind that does not, and of the kinds that are cheap to fit
+        are searched, the best kind first. The trial of the search stores the scores of the best
+        settings. A kind that does not fit in
         memory, or for which there was no time, is recorded as left out.
         """
         attempts: list[Attempt] = []
@@ -327,7 +338,8 @@ class Hybrid(Blended):
                 logger.info("hybrid: %s is left out: %s", kind, error)
         attempts.sort(key=lambda attempt: -attempt.value)
         for attempt in attempts:
-            if attempt.value >= PROMISING * attempts[0].value or _is_best_of_family(attempt, attempts):
+            is_cheap = attempt.seconds <= CHEAP_SHARE * 60 * search.deadline.minutes
+            if is_cheap or attempt.value >= PROMISING * attempts[0].value or _is_best_of_family(attempt, attempts):
                 logger.info("hybrid: tries settings of %s, whose fit took %.1f s", attempt.kind, attempt.seconds)
                 search.climb(attempt)
             mean = float(search.trial.ndcg_per_user(search.trial.scores[attempt.kind]).mean())

@@ -53,15 +53,21 @@ def ladder(parameter: str, values: Sequence[Any], start: Any) -> Ladder:
 
 
 SCALED = Ladder(
-    tuple(
-        {"alpha": 1 / a, "reg": 0.001 * (1 + a) / a, "beta": a} for a in (0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003)
-    ),
-    start=3,
+    tuple({"alpha": 1 / a, "beta": a} for a in (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003)),
+    start=4,
 )
 """The ladder of ALS on which the weight of a like, relative to all other pairs, rises.
 
-Each rung sets ``alpha``, ``reg`` and ``beta`` together. In the terms of Rendle et al. 2021 (see
-``recsys.als.definition``), α0 falls from 0.3 to 0.0003, and λ* is 0.001 on every rung.
+Each rung sets ``alpha`` and ``beta`` together: in the terms of Rendle et al. 2021 (see
+``recsys.als.definition``), α0 falls from 1 to 0.0003.
+"""
+
+PENALTY = ladder("penalty", (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1), start=0.003)
+"""The ladder of the regularization of ALS: λ* of Rendle et al. 2021.
+
+A model has the parameter ``reg`` = λ*(1 + ``alpha``). So a step on :data:`SCALED` keeps λ*, and each
+of the two ladders can be searched without the other. Small dense logs need a λ* ten times as large
+as sparse ones.
 """
 
 FADING = ladder("decay", (1.0, 0.95, 0.9, 0.8, 0.65, 0.5, 0.3), start=1.0)
@@ -97,7 +103,7 @@ LADDERS: dict[str, tuple[Ladder, ...]] = {
     ),
     "spectral": (FADING, ladder("low", (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0), start=0.3), RANK),
     "ease": (FADING, ladder("reg", (3.0, 12.0, 50.0, 200.0, 800.0, 3200.0, 12800.0), start=200.0)),
-    "als": (FADING, SCALED, RANK),
+    "als": (FADING, PENALTY, SCALED, RANK),
     "next_item": (ladder("reg", (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0), start=30.0),),
     "attributes": (
         ladder("ridge", (0.3, 1.0, 3.0, 10.0, 30.0), start=3.0),
@@ -110,6 +116,7 @@ LADDERS: dict[str, tuple[Ladder, ...]] = {
     ),
     "content_als": (
         FADING,
+        PENALTY,
         SCALED,
         ladder("content", (0.3, 1.0, 3.0, 10.0, 30.0), start=3.0),
         ladder("neighbours", (3, 5, 10), start=5),
@@ -136,6 +143,13 @@ PROMISING = 0.8
 """The settings of a kind are searched if its NDCG is at least this share of that of the best kind.
 
 The NDCG is the one after the first try of each kind.
+"""
+
+CHEAP_SHARE = 0.002
+"""The largest share of the time of a search for one fit of a kind whose settings are always searched.
+
+The search of a kind takes some fifteen fits. So all kinds are searched on a small log, where a kind
+that starts badly may end well, and on a large log the time is left to the promising ones.
 """
 
 INVERSION_SHARE = 0.1
@@ -189,6 +203,8 @@ def ladders(kind: str, max_rank: int) -> tuple[Ladder, ...]:
 def settings_at(steps: Sequence[Ladder], position: Position) -> Settings:
     """Return the settings at a position: the rung of each ladder, merged into one dict.
 
+    The rung of :data:`PENALTY` becomes the parameter ``reg``, which depends on ``alpha``.
+
     Args:
         steps: the ladders.
         position: the index of a rung on each ladder.
@@ -199,6 +215,8 @@ def settings_at(steps: Sequence[Ladder], position: Position) -> Settings:
     settings: Settings = {}
     for step, rung in zip(steps, position, strict=True):
         settings |= step.rungs[rung]
+    if "penalty" in settings:
+        settings["reg"] = settings.pop("penalty") * (1 + settings["alpha"])
     return settings
 
 
@@ -277,12 +295,14 @@ class Attempt:
         A value beyond such an end may be better, but was not tried. An end is left out if no value
         beyond it is possible, for example beyond a weight of 0. Ladders with two rungs are left out.
         """
-        settings: Settings = {}
+        ends: Settings = {}
         for step, rung in zip(self.steps, self.position, strict=True):
             is_end = len(step.rungs) > 2 and rung in (0, len(step.rungs) - 1)
             if is_end and _could_go_on(step.rungs[rung]):
-                settings |= step.rungs[rung]
-        return settings
+                ends |= step.rungs[rung]
+        if "penalty" in ends:
+            ends["reg"] = ends["penalty"]
+        return {name: value for name, value in self.params.items() if name in ends}
 
 
 @dataclass
@@ -312,8 +332,8 @@ class Search:
         """Try a kind with its first settings, and return the state of its search.
 
         Then the settings that only affect scoring are searched, which needs no other fit. For ALS,
-        the ladder :data:`SCALED` (the weight of likes) is searched too, because no single value
-        suits both dense and sparse logs. The trial stores the scores of the best settings under the
+        the ladders :data:`PENALTY` and :data:`SCALED` (the weight of likes) are searched too, because
+        no single value suits both dense and sparse logs. The trial stores the scores of the best settings under the
         name of the kind.
 
         Args:
@@ -324,7 +344,11 @@ class Search:
         """
         steps = self._ladders(kind)
         attempt = Attempt(kind, steps, tuple(step.start for step in steps))
-        first = [axis for axis, step in enumerate(steps) if step is SCALED or set(step.rungs[0]) <= set(AT_PREDICTION)]
+        first = [
+            axis
+            for axis, step in enumerate(steps)
+            if step in (PENALTY, SCALED) or set(step.rungs[0]) <= set(AT_PREDICTION)
+        ]
         self._climb(attempt, first)
         return attempt
 
