@@ -22,6 +22,7 @@ from pyspark.sql import functions as F
 from recsys.schema import RANK, SCORE, SOURCE, TIME
 from recsys.spark.ranking.recommend import add_histories
 from recsys.spark.ranking.scorers import FEATURES, HISTORY_COLUMNS, SEGMENT
+from recsys.spark.tasks import prepare_task
 
 SHORTFALL = "shortfall"
 """The column with the reason why a list is short."""
@@ -127,9 +128,7 @@ def _list_batches(
     batches: Iterator[pa.RecordBatch],
 ) -> Iterator[pa.RecordBatch]:
     """Yield the lists of each batch of users. Executors call this function."""
-    import numba
-
-    numba.set_num_threads(1)  # Spark runs one task per core
+    prepare_task()
     path = Path(SparkFiles.get(folder))
     for batch in batches:
         yield score_batch(path, batch)

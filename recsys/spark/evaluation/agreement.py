@@ -17,6 +17,7 @@ from recsys.evaluation.agreement.rankings import Pairs, Rankings
 from recsys.evaluation.summary import Layout
 from recsys.schema import ITEM, RANK, USER
 from recsys.spark.evaluation.evaluate import _lists, require_lists, require_unique, sums
+from recsys.spark.tasks import prepare_task
 
 COUNTED = ("n_a", "n_b", "n_common")
 """Columns with the lengths of the two lists of a user, and with their number of common items."""
@@ -94,9 +95,7 @@ def _listed(frame: DataFrame, name: str) -> DataFrame:
 
 def _compare_batches(names: list[str], missing: str) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        import numba
-
-        numba.set_num_threads(1)
+        prepare_task()
         measures = parse_measures(names)
         for batch in batches:
             if not batch.num_rows:

@@ -30,6 +30,7 @@ from recsys.evaluation.testing.significance import Sums
 from recsys.evaluation.topk_tables import require_finite_values
 from recsys.schema import ITEM, RANK, SCORE, USER, VALUE
 from recsys.spark.evaluation.truth import PROPENSITY, Truth
+from recsys.spark.tasks import prepare_task
 
 Measure = Callable[..., dict[str, np.ndarray]]
 """A function that :func:`recsys.spark.evaluation.beyond.columns_of` returns."""
@@ -106,9 +107,7 @@ def _judge_batches(
     settings: EvaluationSettings, k: int, keys: list[str], measure: Measure | None
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        import numba
-
-        numba.set_num_threads(1)
+        prepare_task()
         metrics = _parse_metrics(settings)
         for batch in batches:
             if not batch.num_rows:

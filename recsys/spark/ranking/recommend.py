@@ -27,6 +27,7 @@ from recsys.ranking import rank
 from recsys.schema import RANK, SCORE, SOURCE, TIME, VALUE
 from recsys.spark.item_blocks import FactorBlocks
 from recsys.spark.ranking.scorers import HISTORY_COLUMNS, BlockedFactorScorer, Scorer
+from recsys.spark.tasks import prepare_task
 
 BLOCK_BYTES = 64 * 2**20
 """Largest size of a block of scores in bytes, even if more memory is allowed.
@@ -183,9 +184,7 @@ def _select_batches(
     """
 
     def select(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        import numba
-
-        numba.set_num_threads(1)  # Spark runs one task per core
+        prepare_task()
         scorer = shared.value
         if isinstance(scorer, BlockedFactorScorer):
             scorer = replace(scorer, blocks=blocks)

@@ -28,6 +28,7 @@ from recsys.locations import Location
 from recsys.logging import logger
 from recsys.schema import VALUE
 from recsys.spark.item_blocks import FactorBlocks, FactorTable, describe_layout, items_per_block, write_factors
+from recsys.spark.tasks import prepare_task
 from recsys.spark.training import blocked_trainer, trainer
 from recsys.spark.training.parameters import SparkALSParameters, TrainingData
 from recsys.spark.training.trainer import FittedALS
@@ -212,9 +213,7 @@ def _fold_in_batches(
     """
 
     def fold_in_each(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        import numba
-
-        numba.set_num_threads(1)  # Spark runs one task per core
+        prepare_task()
         has_factor = ~np.isnan(shared.value[:, 0])
         fixed = np.where(has_factor[:, None], shared.value, 0).astype(np.float64)
         axes = solvers.principal_axes(fixed) if params.implicit else None
@@ -239,9 +238,7 @@ def _fold_in_by_blocks(
     """
 
     def fold_in_each(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        import numba
-
-        numba.set_num_threads(1)  # Spark runs one task per core
+        prepare_task()
         for batch in batches:
             indptr, items, values = _pairs_of_batch(batch)
             distinct, positions = np.unique(items, return_inverse=True)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pyspark import RDD, Broadcast, StorageLevel
 
-from recsys.spark.training.blocks import use_one_thread
+from recsys.spark.tasks import prepare_task
 
 MAX_DIRECT_SUMS = 16
 """Largest number of partial sums that the driver adds up by itself.
@@ -37,11 +37,11 @@ class ExecutorBlocks:
     def map(self, work: Callable[[Any], Any]) -> ExecutorBlocks:
         """Return what ``work`` makes of each block. It is computed once, and kept until :meth:`release`."""
 
-        def with_one_thread(block: Any) -> Any:
-            use_one_thread()
+        def prepared_work(block: Any) -> Any:
+            prepare_task()
             return work(block)
 
-        return ExecutorBlocks(self.rdd.map(with_one_thread).persist(StorageLevel.MEMORY_AND_DISK))
+        return ExecutorBlocks(self.rdd.map(prepared_work).persist(StorageLevel.MEMORY_AND_DISK))
 
     def collect(self, work: Callable[[Any], Any]) -> list[Any]:
         """Return what ``work`` makes of each block, on the driver."""

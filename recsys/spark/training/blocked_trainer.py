@@ -42,6 +42,7 @@ from recsys.errors import InputError
 from recsys.locations import Location
 from recsys.schema import VALUE
 from recsys.spark.item_blocks import FactorTable, PackedRows, factors_frame, pack_rows, write_factors
+from recsys.spark.tasks import prepare_task
 from recsys.spark.training import blocks, training_curve
 from recsys.spark.training.block_sets import sum_partitions
 from recsys.spark.training.blocked_validation import BlockedValidation
@@ -475,7 +476,7 @@ def solve_users(
     """
 
     def work(elements: Elements) -> Iterator[tuple[Key, SolvedBlock]]:
-        blocks.use_one_thread()
+        prepare_task()
         stream = iter(elements)
         for key, block in stream:
             items = np.concatenate([rows for _, rows in stream])
@@ -515,7 +516,7 @@ def _solve_all(
     """Return the function that solves all users of a block in float64, for a table."""
 
     def work(elements: Elements) -> Iterator[PackedRows]:
-        blocks.use_one_thread()
+        prepare_task()
         stream = iter(elements)
         for _, block in stream:
             items = np.concatenate([rows for _, rows in stream]).astype(np.float64)

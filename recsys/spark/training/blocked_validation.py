@@ -17,6 +17,7 @@ from scipy.sparse import csr_array
 from recsys import kernels, linalg
 from recsys.als import solvers
 from recsys.spark.ranking.recommend import BLOCK_BYTES, merge_lists
+from recsys.spark.tasks import prepare_task
 from recsys.spark.training import blocks
 from recsys.spark.training.blocks import Key, UserBlock
 from recsys.spark.training.parameters import SparkALSParameters
@@ -128,7 +129,7 @@ class BlockedValidation:
         seen: csr_array = self.users.seen
 
         def select(element: tuple[Key, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-            blocks.use_one_thread()
+            prepare_task()
             (number, *_), y = element
             in_block = seen[:, number * rows : number * rows + len(y)].sorted_indices()
             lists = []

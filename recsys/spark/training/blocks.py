@@ -19,6 +19,7 @@ from pyspark import Broadcast
 
 from recsys.als import solvers
 from recsys.data.hashing import hash_words
+from recsys.spark.tasks import prepare_task
 from recsys.spark.training.parameters import SparkALSParameters
 
 
@@ -158,13 +159,6 @@ SolvedBlocks = Iterator[tuple[bytes, np.ndarray]]
 
 PartialSums = Iterator[tuple[np.ndarray, ...]]
 """One tuple of arrays: the sums over the users of a partition."""
-
-
-def use_one_thread() -> None:
-    """Let compiled kernels use one thread, because Spark runs one task per core."""
-    import numba
-
-    numba.set_num_threads(1)
 
 
 def pack_blocks(seed: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
@@ -379,7 +373,7 @@ def solve_users_in_batches(
     """
 
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        use_one_thread()
+        prepare_task()
         items = shared.value.astype(np.float64)
         axes = solvers.principal_axes(items) if params.implicit else None
         for batch in batches:

@@ -25,6 +25,7 @@ from scipy.sparse import csr_array, issparse, load_npz, save_npz, vstack
 from recsys.recommender import FitsFromSums
 from recsys.spark.ranking.recommend import group_histories
 from recsys.spark.ranking.scorers import HISTORY_COLUMNS, histories_of_batch
+from recsys.spark.tasks import prepare_task
 from recsys.types import Histories
 
 BLOCK_BYTES = 4 * 2**20
@@ -97,9 +98,7 @@ def _sum_partition(
     """
 
     def sum_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        import numba
-
-        numba.set_num_threads(1)  # Spark runs one task per core
+        prepare_task()
         model, n_items, timed, block_bytes = shared.value
         totals: Sums = {}
         for group in _groups_of_batches(batches):
