@@ -50,7 +50,7 @@ def work(options: argparse.Namespace) -> None:
         RecsysError: the run, an option or a table is not valid, or ``--out`` exists already.
     """
     from recsys.config import SparkSettings
-    from recsys.ranking.business_rules import load_rules
+    from recsys.ranking.business_rules import describe_rules, load_rules
     from recsys.saved.on_spark import open_on_spark, read_config, recommend
     from recsys.saved.open_model import describe_other_ranking
     from recsys.spark.errors import spark_errors_explained
@@ -84,9 +84,8 @@ def work(options: argparse.Namespace) -> None:
         lists = recommend(saved, request, users=users, late_events=late_events)
         write_table(lists.table, options.out)
     if lists.rules:
-        print(f"rules removed: {lists.rules['removed']}", file=sys.stderr)
-        for name, ids in lists.rules["unknown"].items():
-            print(f"rule {name}: unknown ids {ids[:10]}{' …' if len(ids) > 10 else ''}", file=sys.stderr)
+        for line in describe_rules(lists.rules):
+            print(line, file=sys.stderr)
     for reason, n_users in lists.shortfall().items():
         print(f"short lists, {reason}: {n_users:,}", file=sys.stderr)
     n_lists = read_table(spark, options.out).select("user_id").distinct().count()

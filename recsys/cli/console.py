@@ -75,9 +75,10 @@ def print_rules(about: dict[str, Any]) -> None:
     Args:
         about: the content of rules.json (``CompiledRules.about``).
     """
-    log.print(f"rules removed: {about['removed']}")
-    for name, ids in about["unknown"].items():
-        log.print(f"rule {name}: unknown ids {ids[:10]}{' …' if len(ids) > 10 else ''}")
+    from recsys.ranking.business_rules import describe_rules
+
+    for line in describe_rules(about):
+        log.print(line)
 
 
 def make_folder(folder: Path, option: str = "--out") -> None:

@@ -44,6 +44,9 @@ from recsys.types import IdMap
 Ids = Annotated[list[int | str], Field(fail_fast=True)]
 """Ids of a rule. The check ends at the first wrong one, because a long list could have as many faults as elements."""
 
+MAX_UNKNOWN = 10
+"""The largest number of unknown ids that :func:`describe_rules` lists for one rule."""
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -217,6 +220,26 @@ def compile_rules(rules: Rules, users: IdMap, items: IdMap, table: pd.DataFrame 
         removed["deny_for"] = denied.nnz
     candidates = np.logical_and.reduce([np.ones(len(items), dtype=bool), *keep.values()])
     return CompiledRules(candidates, denied, quotas, removed, unknown)
+
+
+def describe_rules(about: dict[str, Any]) -> list[str]:
+    """Return lines for people: what each rule removes by itself, and the ids in rules that are not in the data.
+
+    Args:
+        about: the content of rules.json (:attr:`CompiledRules.about`).
+
+    >>> describe_rules({"removed": {"deny": 1, "deny_for": 20}, "unknown": {"deny": ["x", "y"]}})
+    ['rules removed: 1 item by deny; 20 pairs by deny_for', 'rule deny: unknown ids x, y']
+    """
+    counts = []
+    for name, count in about["removed"].items():
+        noun = "pair" if name == "deny_for" else "item"
+        counts.append(f"{count:,} {noun}{'' if count == 1 else 's'} by {name}")
+    lines = [f"rules removed: {'; '.join(counts) or 'no item for good'}"]
+    for name, ids in about["unknown"].items():
+        listed = ", ".join(map(str, ids[:MAX_UNKNOWN]))
+        lines.append(f"rule {name}: unknown ids {listed}{', …' if len(ids) > MAX_UNKNOWN else ''}")
+    return lines
 
 
 def _denied(rules: Rules, users: IdMap, items: IdMap, rows: Any, unknown: dict[str, list[Any]]) -> csr_array:

@@ -91,7 +91,7 @@ def test_the_job_lists_what_the_verb_lists(spark, run, tmp_path, capsys):
     assert second not in set(ruled[ruled["user_id"] == user]["item_id"])
     messages = capsys.readouterr().err
     assert "short lists, filtered" in messages
-    assert "rule deny: unknown ids ['unheard-of']" in messages
+    assert "rule deny: unknown ids unheard-of" in messages
 
 
 def test_late_events_join_the_histories_with_their_times(spark, run, tmp_path):
