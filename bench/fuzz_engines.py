@@ -90,6 +90,8 @@ def main(kind: str, count: str, first: str = "0") -> int:
                 print(f"{kind} {seed} {label}: {type(error).__name__}: {str(error)[:2000]}", flush=True)
             outcomes[label, outcome] += 1
             shutil.rmtree(place)
+            if sum(outcomes.values()) % 100 == 0:
+                print(f"{sum(outcomes.values()):,} after {time.monotonic() - start:.0f} s", file=sys.stderr)
     spark.stop()
     labels = sorted({label for label, _ in outcomes})
     rows = [[label, *(f"{outcomes[label, outcome]:,}" for outcome in ("done", "refused"))] for label in labels]

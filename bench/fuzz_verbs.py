@@ -88,6 +88,8 @@ def main(kind: str, count: str, first: str = "0") -> int:
                 faults += 1
                 print(f"{kind} {seed}: recsys {words}\n  " + "\n  ".join(complaints), flush=True)
             shutil.rmtree(place)
+            if sum(codes.values()) % 100 == 0:
+                print(f"{sum(codes.values()):,} after {time.monotonic() - start:.0f} s", file=sys.stderr)
     write_report(kind, codes, faults, time.monotonic() - start)
     return faults
 

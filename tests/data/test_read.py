@@ -523,3 +523,12 @@ def test_damaged_archives_and_tables_are_named(tmp_path):
 def test_a_movielens_that_is_none(tmp_path):
     with pytest.raises(InputError, match="no MovieLens files"):
         read_tables(tmp_path, reading=ReadSettings(format="movielens"))
+
+
+def test_the_text_of_a_refused_row_is_whole_up_to_a_limit(tmp_path):
+    rows = [f"u,i,{'x' * size}" for size in (1_900, 3_000)]
+    path = write(tmp_path / "e.csv", "\n".join(["user_id,item_id,value", "u,i,1", *rows]))
+    _, refusals = read_events(path, ReadSettings(max_refused_share=0.9))
+    refusals.write_csv(tmp_path / "refused.csv")
+    texts = pd.read_csv(tmp_path / "refused.csv")["text"].tolist()
+    assert texts == [rows[0], rows[1][:2_000] + " … (1,004 more characters)"]

@@ -22,7 +22,8 @@ def zstd(text):
 TEXT = {
     "quotes, blanks, bytes and broken rows": {
         "e.csv": (HEAD + GOOD + '"a ""q"" b",x,1\n a , b ,1\n"a"b,x,1\nx\\,y,1\na,b\n,b,1\na,,1\na,b,nan\n').encode()
-        + b"Zo\xeb,b,1\n\nz,y,+1e1"
+        + b"Zo\xeb,b,1\n\nz,y,+1e1\na,b,"
+        + b"y" * 3_000
     },
     "two parts in two orders, one of them gzipped, and an empty one": {
         "in/b.csv": (HEAD + GOOD).encode(),

@@ -63,7 +63,10 @@ PACKED = 5
 """The assumed ratio between the size of a text log and the size of its compressed file."""
 
 MAX_REFUSED_ROWS = 100_000
-"""The largest number of refused rows that are stored. Further rows are only counted."""
+"""The largest number of refused rows that are stored, on both engines. Further rows are only counted."""
+
+MAX_REFUSED_TEXT = 2_000
+"""The largest number of characters that are stored of one refused row. All stored rows together then fit in memory."""
 
 
 @dataclass
@@ -74,7 +77,7 @@ class Refusals:
         total: the number of all rows in the files, accepted and refused.
         counts: reason -> number of refused rows.
         rows: (file, line, reason, text) of each stored row. The line is 0 if it is unknown. Texts are
-            as in the file, cut to 200 characters.
+            as in the file; a longer one than :data:`MAX_REFUSED_TEXT` is cut, see :func:`refused_text`.
     """
 
     total: int = 0
@@ -100,7 +103,7 @@ class Refusals:
         for reason, count in zip(*np.unique(reasons[reasons > 0], return_counts=True), strict=True):
             self.counts[REASONS[reason]] = self.counts.get(REASONS[reason], 0) + int(count)
         for row in np.flatnonzero(reasons)[: MAX_REFUSED_ROWS - len(self.rows)]:
-            self.rows.append((file, int(line(row)), REASONS[reasons[row]], text(row)[:200]))
+            self.rows.append((file, int(line(row)), REASONS[reasons[row]], refused_text(text(row))))
 
     def merge(self, refusals: Refusals) -> None:
         """Add the counts and the stored rows of other refusals to these."""
@@ -132,6 +135,17 @@ class Refusals:
         table = pd.DataFrame(rows, columns=["file", "line", "reason", "text"])
         with new_file(path) as part:
             table.to_csv(part, index=False, errors="backslashreplace")
+
+
+def refused_text(text: str) -> str:
+    """Return the text of a refused row as it is stored: whole, or its first characters and the number of the others.
+
+    >>> refused_text("a,b"), refused_text("x" * 2_100)[-28:]
+    ('a,b', 'xxxx … (100 more characters)')
+    """
+    if len(text) <= MAX_REFUSED_TEXT:
+        return text
+    return f"{text[:MAX_REFUSED_TEXT]} … ({len(text) - MAX_REFUSED_TEXT:,} more characters)"
 
 
 @dataclass

@@ -49,11 +49,13 @@ from recsys.data.reading.files import (
 )
 from recsys.data.reading.lines import BOM, EndlessRowError, has_open_quote, read_row_blocks
 from recsys.data.reading.read import (
+    MAX_REFUSED_ROWS,
     AttributeTable,
     Refusals,
     check_refused_share,
     column_mapping,
     read_attributes,
+    refused_text,
     require_columns,
     require_same_part_columns,
 )
@@ -83,9 +85,6 @@ FILE = "file"
 
 LINE = "line"
 """Column with the line of a refused row in its file, from 1, or 0 if the line is unknown."""
-
-MAX_REFUSED_ROWS = 1_000
-"""Largest number of refused rows that are written out. All refused rows are counted."""
 
 TIME_COUNTS = ("number times", "late times", "date times", "day times", "text times")
 """Columns with the numbers of times in each form, as ``count_times`` returns them.
@@ -863,10 +862,10 @@ def _check_batches(
         columns[REASON] = pa.array(reasons)
         texts: list[str | None] = [None] * len(reasons)
         lines: list[int | None] = [None] * len(reasons)
-        # A sample is enough, and the text of each row takes time.
+        # The text of each row takes time, and the driver takes no more than this of all tasks.
         for row in np.flatnonzero(reasons)[: MAX_REFUSED_ROWS - described]:
             described += 1
-            texts[row] = _valid_text(chunk.text(int(row)))
+            texts[row] = _valid_text(refused_text(chunk.text(int(row))))
             lines[row] = chunk.line(int(row))
         columns[TEXT] = pa.array(texts, pa.string())
         files = typed.get(FILE, pa.nulls(len(reasons), pa.int64()))
@@ -952,7 +951,7 @@ def _count_refusals(observed: dict[str, Any], checked: DataFrame, source: Source
         rows = described.limit(MAX_REFUSED_ROWS).collect()
         names = _file_names(checked.sparkSession, source) if any(row[FILE] is not None for row in rows) else {}
         refusals.rows = sorted(
-            (names.get(row[FILE], str(source)), row[LINE], REASONS[row[REASON]], row[TEXT][:200]) for row in rows
+            (names.get(row[FILE], str(source)), row[LINE], REASONS[row[REASON]], row[TEXT]) for row in rows
         )
     return refusals
 
