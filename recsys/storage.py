@@ -4,12 +4,15 @@ There are two implementations of :class:`RemoteFolder`:
 
 * :class:`recsys.spark.hadoop_folder.HadoopFolder`, through the JVM of a running Spark session. It
   reaches every file system that the cluster reads, with the settings and credentials of the cluster.
-  The executors write the tables through the same libraries.
+  The executors write the tables through the same libraries. Without a session it can start a JVM of
+  its own.
 * :class:`ArrowFolder`, through ``pyarrow.fs``, in a process without Spark. pyarrow is installed with
   recsys and has clients for S3, Google Cloud Storage, Azure and HDFS. fsspec would need one more
   package for each of these stores.
 
-:func:`open_folder` takes the first while a Spark session of recsys runs, or else the second.
+:func:`open_folder` takes the first while a Spark session of recsys runs, or else the second, or else
+the first with a JVM of its own. pyarrow reads HDFS only with ``libhdfs``, which few machines have,
+while Hadoop's client for it is a part of pyspark.
 """
 
 from __future__ import annotations
@@ -115,17 +118,38 @@ def use_spark(opener: Callable[[Uri], RemoteFolder | None]) -> None:
     _spark_opener = opener
 
 
+_java_opener: Callable[[Uri], RemoteFolder | None] | None = None
+
+
+def use_java(opener: Callable[[Uri], RemoteFolder | None]) -> None:
+    """Let :func:`open_folder` read through Java what pyarrow cannot read, from now on.
+
+    Args:
+        opener: a function that returns the folder of a URI, or None if pyspark is not installed.
+    """
+    global _java_opener
+    _java_opener = opener
+
+
 def open_folder(uri: Uri) -> RemoteFolder:
     """Return the folder of a URI, which need not exist.
 
     Raises:
         RunFolderError: no library of this process reads the file system.
     """
+    folder = None
     if _spark_opener is not None:
         folder = _spark_opener(uri)
-        if folder is not None:
-            return folder
-    return ArrowFolder.open(uri)
+    if folder is not None:
+        return folder
+    try:
+        return ArrowFolder.open(uri)
+    except RunFolderError:
+        if _java_opener is not None:
+            folder = _java_opener(uri)
+        if folder is None:
+            raise
+        return folder
 
 
 def read_text(location: str | Location) -> str:
@@ -175,8 +199,8 @@ class ArrowFolder:
         except (OSError, ValueError, NotImplementedError) as error:
             reason = str(error).splitlines()[0]
             raise RunFolderError(
-                f"{uri}: this file system cannot be read without Spark: {reason}. Check the URI and the credentials, or"
-                " copy the folder to this machine and name the copy."
+                f"{uri}: this file system cannot be read without Spark: {reason}. Check the URI and the credentials,"
+                " install recsys[spark], or copy the folder to this machine and name the copy."
             ) from error
         # Hadoop takes the path as it is written, while pyarrow would decode %20 in a URI.
         return cls(uri, files, path.rstrip("/") + match[3])

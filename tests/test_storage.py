@@ -3,6 +3,7 @@
 import pytest
 from s3_server import s3_server
 
+from recsys import storage
 from recsys.errors import RunFolderError
 from recsys.locations import Uri
 from recsys.storage import ArrowFolder
@@ -26,12 +27,14 @@ def folder(request):
         request.getfixturevalue("s3")
         return ArrowFolder.open(Uri("s3a://bucket/runs/a b%20c"))
     from recsys.spark import hadoop_folder
+    from recsys.spark.hadoop_client import HadoopClient
 
     _, uri = request.getfixturevalue("mount")
     if request.param == "objects":
         # Where a rename is a copy, a file is written under its name at once.
         request.getfixturevalue("monkeypatch").setattr(hadoop_folder, "RENAMING_SCHEMES", ())
-    return hadoop_folder.HadoopFolder(Uri(f"{uri}/runs/a b%20c"), request.getfixturevalue("spark"))
+    client = HadoopClient.of_session(request.getfixturevalue("spark"))
+    return hadoop_folder.HadoopFolder(Uri(f"{uri}/runs/a b%20c"), client)
 
 
 def test_files_are_written_listed_read_and_removed(folder, tmp_path):
@@ -83,3 +86,27 @@ def test_a_file_system_that_nobody_reads_is_one_sentence(uri):
     with pytest.raises(RunFolderError, match=f"{uri}: this file system cannot be read without Spark: ") as refusal:
         ArrowFolder.open(Uri(uri))
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.spark
+def test_without_a_session_a_folder_is_read_through_a_java_of_its_own(tmp_path):
+    from recsys.spark.hadoop_folder import open_without_session
+
+    (tmp_path / "a b%20c").mkdir()
+    (tmp_path / "a b%20c" / "metrics.json").write_text("{}")
+    folder = open_without_session(Uri(f"file://{tmp_path}/a b%20c"))
+    assert folder.read_text("metrics.json") == "{}"
+    with pytest.raises(RunFolderError, match='nothing://host/run: .* No FileSystem for scheme "nothing"') as refusal:
+        open_without_session(Uri("nothing://host/run"))
+    assert "\n" not in str(refusal.value)
+
+
+def test_java_is_asked_only_for_what_pyarrow_cannot_read(s3, monkeypatch):
+    asked = []
+    monkeypatch.setattr(storage, "_spark_opener", None)
+    monkeypatch.setattr(storage, "_java_opener", asked.append)
+    assert isinstance(storage.open_folder(Uri("s3a://bucket/run")), ArrowFolder)
+    # The opener returns None, as it does without pyspark: then the error is that of pyarrow.
+    with pytest.raises(RunFolderError, match="cannot be read without Spark"):
+        storage.open_folder(Uri("nothing://host/run"))
+    assert asked == [Uri("nothing://host/run")]

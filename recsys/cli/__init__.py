@@ -15,9 +15,14 @@ from _thread import interrupt_main
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 from recsys.errors import RecsysError
+
+if TYPE_CHECKING:
+    from recsys.locations import Uri
+    from recsys.storage import RemoteFolder
 
 VERBS = (
     "demo run tune plan route check data reviews recommend predict similar explain onboard"
@@ -41,7 +46,9 @@ By then the callback in which it was ignored has ended.
 def load_command() -> Any:
     """Import the verbs, and return the command line as a function that can be called."""
     from recsys.cli.application import build_command
+    from recsys.storage import use_java
 
+    use_java(_open_through_java)
     # A module registers its verb with the application when it is imported.
     for verb in VERBS:
         import_module(f"recsys.cli.{verb}")
@@ -49,6 +56,15 @@ def load_command() -> Any:
     # A verb that another one imports registers before it.
     command.commands = {verb: command.commands[verb] for verb in VERBS}
     return command
+
+
+def _open_through_java(uri: Uri) -> RemoteFolder | None:
+    """Return the folder of a URI through the Hadoop client of pyspark, or None without pyspark."""
+    if find_spec("pyspark") is None:
+        return None
+    from recsys.spark.hadoop_folder import open_without_session
+
+    return open_without_session(uri)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Run folders on other file systems, through Hadoop's file systems in the JVM of Spark."""
+"""Run folders on other file systems, through Hadoop's file systems in a JVM."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
+from recsys.errors import MissingExtra, RunFolderError
 from recsys.locations import Uri
-from recsys.spark.table_files import hadoop_path
+from recsys.spark.hadoop_client import HadoopClient, start_client
 from recsys.storage import FileStatus, RemoteFolder, use_spark
 
 RENAMING_SCHEMES = ("file", "hdfs", "viewfs", "webhdfs", "swebhdfs", "ofs", "o3fs")
@@ -28,25 +29,25 @@ which show a file when it is complete, and on which a rename is a copy.
 
 @dataclass(frozen=True)
 class HadoopFolder:
-    """A folder on a file system that Spark reads (:class:`recsys.storage.RemoteFolder`).
+    """A folder on a file system that Hadoop reads (:class:`recsys.storage.RemoteFolder`).
 
     Attributes:
         uri: the URI of the folder.
-        spark: the session, with the settings and the credentials of the file system.
+        client: the JVM, with the settings and the credentials of the file system.
     """
 
     uri: Uri
-    spark: SparkSession
+    client: HadoopClient
 
     def subfolder(self, name: str) -> HadoopFolder:
         """Return a folder inside this one."""
-        return HadoopFolder(self.uri / name, self.spark)
+        return HadoopFolder(self.uri / name, self.client)
 
     def list_files(self) -> dict[str, FileStatus]:
         """Return the files below this folder: name -> status."""
         files = {}
         with _java_errors_converted():
-            path, system = hadoop_path(self.spark, str(self.uri))
+            path, system = self.client.resolve(str(self.uri))
             if not system.exists(path):
                 return {}
             prefix = len(path.toUri().getPath().rstrip("/")) + 1
@@ -62,7 +63,7 @@ class HadoopFolder:
     def is_file(self) -> bool:
         """Return whether a file has the URI of this folder."""
         with _java_errors_converted():
-            path, system = hadoop_path(self.spark, str(self.uri))
+            path, system = self.client.resolve(str(self.uri))
             return bool(system.exists(path) and system.getFileStatus(path).isFile())
 
     def read_text(self, name: str) -> str:
@@ -82,11 +83,11 @@ class HadoopFolder:
             if system.getScheme() not in RENAMING_SCHEMES:
                 _write(system, path, text)
                 return
-            hadoop = self.spark._jvm.org.apache.hadoop.fs  # type: ignore[union-attr]
+            hadoop = self.client.hadoop
             part = hadoop.Path(path.getParent(), f".{path.getName()}.recsys-{secrets.token_hex(8)}.part")
             _write(system, part, text)
-            context = hadoop.FileContext.getFileContext(path.toUri(), self._configuration())
-            options = self.spark.sparkContext._gateway.new_array(hadoop.Options.Rename, 1)  # type: ignore[union-attr]
+            context = hadoop.FileContext.getFileContext(path.toUri(), self.client.configuration)
+            options = self.client.gateway.new_array(hadoop.Options.Rename, 1)
             options[0] = hadoop.Options.Rename.OVERWRITE
             context.rename(part, path, options)
 
@@ -110,13 +111,10 @@ class HadoopFolder:
             system.delete(path, True)
 
     def _path_of(self, name: str) -> tuple[Any, Any]:
-        return hadoop_path(self.spark, str(self.uri / name))
+        return self.client.resolve(str(self.uri / name))
 
     def _local_path(self, path: Path) -> Any:
-        return self.spark._jvm.org.apache.hadoop.fs.Path(f"file://{path.absolute()}")  # type: ignore[union-attr]
-
-    def _configuration(self) -> Any:
-        return self.spark.sparkContext._jsc.hadoopConfiguration()
+        return self.client.hadoop.Path(f"file://{path.absolute()}")
 
 
 def read_runs_through(spark: SparkSession) -> None:
@@ -127,7 +125,25 @@ def read_runs_through(spark: SparkSession) -> None:
 def _open_if_running(spark: SparkSession, uri: Uri) -> RemoteFolder | None:
     if spark.sparkContext._jsc is None:
         return None
-    return HadoopFolder(uri, spark)
+    return HadoopFolder(uri, HadoopClient.of_session(spark))
+
+
+def open_without_session(uri: Uri) -> HadoopFolder:
+    """Return the folder of a URI, read through a JVM without a Spark session.
+
+    Raises:
+        RunFolderError: Java does not start, or Hadoop cannot reach the file system.
+    """
+    try:
+        client = start_client()
+        client.resolve(str(uri))
+    except (MissingExtra, PySparkException, Py4JError) as error:
+        reason = str(getattr(error, "java_exception", None) or error).partition("\n")[0]
+        raise RunFolderError(
+            f"{uri}: this file system cannot be read through Java: {reason}. Check the URI and HADOOP_CONF_DIR, or copy"
+            " the folder to this machine and name the copy."
+        ) from error
+    return HadoopFolder(uri, client)
 
 
 def _write(system: Any, path: Any, text: str) -> None:

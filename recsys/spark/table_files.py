@@ -20,6 +20,7 @@ from recsys.errors import ConfigError, InputError, RunFolderError, suggest_neare
 from recsys.evaluation.topk_tables import PANDAS_INDEX, require
 from recsys.locations import Location, Uri
 from recsys.schema import ITEM, RANK, SCORE, USER, VALUE, TableSchema
+from recsys.spark.hadoop_client import HadoopClient
 
 CSV_READING = {"header": True, "quote": '"', "escape": '"', "multiLine": True, "encoding": "UTF-8"}
 """Options by which Spark reads CSV as RFC 4180 defines it.
@@ -278,9 +279,7 @@ def _require_no_colon(uri: str) -> None:
 
 def hadoop_path(spark: Any, uri: str) -> tuple[Any, Any]:
     """Return (path, file system) of a URI, as the Java objects Path and FileSystem of Hadoop."""
-    path = spark._jvm.org.apache.hadoop.fs.Path(uri)
-    files = path.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())
-    return files.makeQualified(path), files
+    return HadoopClient.of_session(spark).resolve(uri)
 
 
 @contextmanager
