@@ -96,7 +96,7 @@ def test_without_a_session_a_folder_is_read_through_a_java_of_its_own(tmp_path):
     (tmp_path / "a b%20c" / "metrics.json").write_text("{}")
     folder = open_without_session(Uri(f"file://{tmp_path}/a b%20c"))
     assert folder.read_text("metrics.json") == "{}"
-    with pytest.raises(RunFolderError, match='nothing://host/run: .* No FileSystem for scheme "nothing"') as refusal:
+    with pytest.raises(RunFolderError, match=r'nothing://host/run: .* No FileSystem for scheme "nothing"') as refusal:
         open_without_session(Uri("nothing://host/run"))
     assert "\n" not in str(refusal.value)
 
