@@ -1,15 +1,18 @@
-"""Jobs on Spark that are killed at random moments, and what is left afterwards.
+"""Jobs on Spark and verbs that are interrupted over an older whole result, and what is left afterwards.
 
-    python bench/kills.py 40 [SEED]    40 runs of each job, each ended by SIGKILL or Ctrl-C, over an older whole result
+    python bench/kills.py jobs 40 [SEED]    40 runs of each job, each ended by SIGKILL or Ctrl-C at a random moment
+    python bench/kills.py verbs 6           each verb at 6 of its writes, by each fault of tests/interruptions.py
 
-The signal goes to the driver, its Java and its Python workers at once. After each run the result is a whole older or a
-whole newer one, every other file is what it was, and Ctrl-C ends with code 130 and no traceback.
+Of a job, the signal goes to the driver, its Java and its Python workers at once. After each run the result is a whole
+older or a whole newer one, every other file is what it was, and Ctrl-C ends with code 130 and no traceback.
 """
 
 from __future__ import annotations
 
+import ast
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -54,7 +57,32 @@ EARLIEST, LATEST = 0.3, 1.05
 """Moments of the signal, as shares of the seconds of an undisturbed job. Before the first, Python starts."""
 
 
-def main(count: str, seed: str = "0") -> int:
+def main(kind: str, *options: str) -> int:
+    """Interrupt jobs or verbs, print each fault, write the section, and return the number of faults."""
+    return {"jobs": interrupt_jobs, "verbs": interrupt_verbs}[kind](*options)
+
+
+def interrupt_verbs(moments: str) -> int:
+    """Interrupt each verb at ``moments`` writes per kind of fault, and return the number of faults."""
+    with tempfile.TemporaryDirectory() as folder:
+        script = [sys.executable, str(ROOT / "tests" / "interruptions.py"), str(Path(folder, "place")), moments]
+        messages = subprocess.run(script, stderr=subprocess.PIPE, text=True, check=False).stderr
+    print(messages)
+    # It prints a line per verb, and below it a line per complaint.
+    found = re.findall(r"^(\S.*): (\d+) complaints of (\{.*\})$", messages, re.M)
+    if not found:
+        raise SystemExit("no verb was interrupted")
+    counts = {verb: ast.literal_eval(by_kind) for verb, _, by_kind in found}
+    faults = sum(int(complaints) for _, complaints, _ in found)
+    kinds = list(next(iter(counts.values())))
+    rows = [[verb, *(str(by_kind[kind]) for kind in kinds)] for verb, by_kind in counts.items()]
+    runs = sum(sum(by_kind.values()) for by_kind in counts.values())
+    body = f"{runs:,} runs, {faults} faults.\n\n" + table(["verb", *kinds], rows)
+    write_section("kills_verbs", "Verbs that are interrupted", f"python bench/kills.py verbs {moments}", body)
+    return faults
+
+
+def interrupt_jobs(count: str, seed: str = "0") -> int:
     """Kill each job ``count`` times, print each fault, and return the number of faults."""
     rng = random.Random(int(seed))
     outcomes: Counter[tuple[str, str]] = Counter()
@@ -82,7 +110,7 @@ def main(count: str, seed: str = "0") -> int:
     labels = ["SIGKILL", "SIGINT", "ended before the signal"]
     rows = [[job, *(str(outcomes[job, label]) for label in labels)] for job in JOBS]
     body = f"{sum(outcomes.values()):,} runs, {faults} faults.\n\n" + table(["job", *labels], rows)
-    write_section("kills", "Jobs on Spark that are killed", f"python bench/kills.py {count}", body)
+    write_section("kills", "Jobs on Spark that are killed", f"python bench/kills.py jobs {count}", body)
     return faults
 
 

@@ -19,6 +19,7 @@ import resource
 import shutil
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,8 +82,8 @@ def interrupt_everywhere(
     result: str,
     moments: int,
     is_set: bool = False,
-) -> list[tuple[str, int, str]]:
-    """Interrupt ``write`` in all ways, and return (fault, moment, complaint) of what went wrong.
+) -> tuple[Counter[str], list[tuple[str, int, str]]]:
+    """Interrupt ``write`` in all ways; return how often by fault, and (fault, moment, complaint) of what went wrong.
 
     Args:
         folder: where the result and other files are.
@@ -132,7 +133,7 @@ def interrupt_everywhere(
                 complaint += f" the next call ended with {code} and left {left};"
         if complaint:
             complaints.append((kind, moment, complaint.strip()))
-    return complaints
+    return Counter(kind for kind, _ in plan), complaints
 
 
 def digest(path: Path) -> str:
@@ -335,10 +336,10 @@ def main(folder: str, moments: str = "4", *only: str) -> int:
             raise SystemExit(f"{name}: does not work without a fault")
         if only and name not in only:
             continue
-        complaints = interrupt_everywhere(place / "beside", write, is_whole, result, int(moments), name in SETS)
+        counts, complaints = interrupt_everywhere(place / "beside", write, is_whole, result, int(moments), name in SETS)
         shutil.rmtree(place / "beside")
         os.rename(place / "beside-kept", place / "beside")
-        print(f"{name}: {len(complaints)} complaints", *complaints, sep="\n  ", file=sys.stderr)
+        print(f"{name}: {len(complaints)} complaints of {dict(counts)}", *complaints, sep="\n  ", file=sys.stderr)
         bad += bool(complaints)
     return bad
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -195,29 +196,30 @@ def decide_in_run(
 
     comparison, deciding = _comparisons(candidates, None, seed)
     metrics = run.read_json(run_files.METRICS)
-    share_tests(metrics, comparison)
+    metrics = share_tests(metrics, comparison)
     if deciding is not comparison:
-        share_tests(metrics["backtest"], deciding)
+        metrics["backtest"] = share_tests(metrics["backtest"], deciding)
     incumbent = pick_model(metrics).baseline or candidates[0].evaluation.name
     return Decision(
         incumbent, comparison, deciding, choose_in_run(metrics, guards), frozenset(baseline_differences(metrics))
     )
 
 
-def share_tests(metrics: dict[str, Any], comparison: Comparison) -> None:
+def share_tests(metrics: dict[str, Any], comparison: Comparison) -> dict[str, Any]:
     """Give the differences from baselines one interval and one p-value, in the sentences and in the table.
 
     The table takes those of the run, so that it agrees with the report. An older run has no p-value
-    for every baseline: its metrics take those of the table. Differences of other metrics, and those
-    between two models that are no baselines, keep their own test.
+    for every baseline: the returned metrics have those of the table, and the file of the run stays as it
+    is. Differences of other metrics, and those between two models that are no baselines, keep their own
+    test.
 
     Args:
-        metrics: the content of metrics.json, or its entry ``backtest``. It is changed in place for an
-            older run.
+        metrics: the content of metrics.json, or its entry ``backtest``.
         comparison: the comparison of every two models of the run, which is changed in place.
     """
     from recsys.evaluation.testing.pick import baseline_differences
 
+    metrics = deepcopy(metrics)
     about = metrics["about"]
     table = comparison.differences
     by_primary = table[table["metric"] == about["primary"]]
@@ -239,6 +241,7 @@ def share_tests(metrics: dict[str, Any], comparison: Comparison) -> None:
             if cell.get("p_holm") is not None:
                 table.loc[row, ["p", "p_holm"]] = [cell["p"], cell["p_holm"]]
     about.setdefault("tests", int(table["p"].notna().sum()))
+    return metrics
 
 
 def decide_between_runs(candidates: list[Candidate], guards: dict[str, dict[str, float]], seed: int) -> Decision:

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 from builders import run_locally
+from interruptions import digest
 
 from recsys.cli import run_verb
 
@@ -63,6 +64,22 @@ def test_the_sentence_on_a_run_has_the_interval_of_its_table_and_of_its_report(r
                 is_in_the_sentence = text in found["reasons"][0]
                 is_best = row["against"] in found["reasons"][0].split(":")[0]
                 assert is_in_the_sentence == is_best
+
+
+def test_an_older_run_is_judged_by_the_tests_of_compare_and_stays_as_it_is(runs, tmp_path, capsys):
+    older = tmp_path / "older"
+    shutil.copytree(runs / "good", older)
+    metrics = json.loads((older / "metrics.json").read_text())
+    del metrics["about"]["tests"]
+    for of_baseline in metrics["about"]["baseline_differences"].values():
+        for cell in of_baseline["all"].values():
+            cell.pop("p_holm", None)
+    (older / "metrics.json").write_text(json.dumps(metrics))
+    before = digest(older)
+    assert "older run" not in told([older], capsys)["reasons"][0]
+    assert digest(older) == before
+    assert run_verb(["report", str(older)]) == 0
+    assert "by the interval alone (this older run" in capsys.readouterr().out
 
 
 def test_gates_in_one_run_compare_its_models_with_its_best_baseline(runs, capsys):

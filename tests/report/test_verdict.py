@@ -3,8 +3,8 @@ import pytest
 from recsys.report.sections.verdict import verdict
 
 
-def cell(mean, low, high, users=100):
-    return {"mean": mean, "ci95": [low, high], "users": users}
+def cell(mean, low, high, users=100, p_holm=0.001):
+    return {"mean": mean, "ci95": [low, high], "users": users, "p_holm": p_holm}
 
 
 def metrics(overall, counts=None, **history):
@@ -69,6 +69,13 @@ def test_a_difference_that_the_correction_takes_away_is_not_said_to_be_shown():
         " comparisons (p = 0.2076): +0.0500 ndcg@10 [+0.0400, +0.0600] over 100 users."
     )
     assert verdict(metrics(BETTER | {"p_holm": 0.049})) == BEATS
+
+
+@pytest.mark.parametrize("shown", [BETTER, WORSE])
+def test_an_older_run_says_that_the_interval_alone_decides(shown):
+    older = {key: value for key, value in shown.items() if key != "p_holm"}
+    addition = ", by the interval alone (this older run has no p-value corrected for all comparisons)."
+    assert verdict(metrics(older)) == verdict(metrics(shown)).removesuffix(".") + addition
 
 
 def test_repeats_and_items_out_of_reach_are_said_when_they_are_more_than_a_twentieth():

@@ -57,12 +57,18 @@ class Pick:
 
     @property
     def correction(self) -> str:
-        """A clause that says that the corrected p-value alone speaks against a difference, or "".
+        """A clause on where interval and corrected p-value do not say the same, or "".
 
-        It is "" where the interval of ``difference`` includes 0, where a difference is shown, and for
-        older runs, which have no corrected p-value for each baseline.
+        It says that the p-value alone speaks against a difference, or that an older run, which has no
+        corrected p-value for each baseline, shows one by the interval alone. It is "" where the interval
+        of ``difference`` includes 0, and where both show a difference.
         """
-        if self.difference is None or self.outcome == _interval_outcome(self.difference, self.lower_is_better):
+        if self.difference is None:
+            return ""
+        of_interval = _interval_outcome(self.difference, self.lower_is_better)
+        if of_interval != "no difference shown" and self.difference.get("p_holm") is None:
+            return ", by the interval alone (this older run has no p-value corrected for all comparisons)"
+        if self.outcome == of_interval:
             return ""
         return f", after correction for {self.tests:,} comparisons (p = {self.difference['p_holm']:.4f})"
 

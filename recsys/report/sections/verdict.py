@@ -57,9 +57,12 @@ def compare_with_baseline(metrics: dict[str, Any], pick: Pick) -> str:
     size = f"{difference['mean']:+.4f} {primary} {format_interval(difference['ci95'], sign=True)}"
     users = f"over {difference['users']:,} users"
     if pick.outcome == "better":
-        return f"{pick.model} beats the best baseline, {pick.baseline}, by {size} {users}."
+        return f"{pick.model} beats the best baseline, {pick.baseline}, by {size} {users}{pick.correction}."
     if pick.outcome == "worse":
-        return f"{pick.model}, the best model, is worse than the baseline {pick.baseline}: {size} {users}."
+        return (
+            f"{pick.model}, the best model, is worse than the baseline {pick.baseline}: {size}"
+            f" {users}{pick.correction}."
+        )
     return (
         f"No difference shown between {pick.model}, the best model, and {pick.baseline}, the best"
         f" baseline{pick.correction}: {size} {users}."
