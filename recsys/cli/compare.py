@@ -16,7 +16,17 @@ from rich.table import Table
 from recsys import run_files
 from recsys.cli.application import DECISIONS, app
 from recsys.cli.console import log, out
-from recsys.cli.options import Json, require_finite, run_argument
+from recsys.cli.options import (
+    Columns,
+    Delimiter,
+    Encoding,
+    FileFormat,
+    Json,
+    config_of,
+    reading_overrides,
+    require_finite,
+    run_argument,
+)
 from recsys.cli.rating_runs import are_rating_runs, compare_rating_runs
 from recsys.errors import ConfigError, GateFired, suggest_nearest
 from recsys.locations import Location, Uri
@@ -25,6 +35,7 @@ from recsys.runfolder import RunFolder, damage_explained, to_plain_json
 if TYPE_CHECKING:
     import pandas as pd
 
+    from recsys.data.reading.read_settings import ReadSettings
     from recsys.evaluation.testing.choose import ModelChoice
     from recsys.evaluation.testing.compare import Comparison
     from recsys.types import Evaluation
@@ -113,6 +124,10 @@ def compare(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="The seed of the bootstrap.")] = 0,
+    columns: Columns = None,
+    file_format: FileFormat = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
     as_json: Json = False,
 ) -> None:
     """Compare models on the same users, and print which to choose.
@@ -125,11 +140,18 @@ def compare(
     from recsys.evaluation.testing.choose import mean_agreement, most_changed_users
     from recsys.evaluation.testing.gates import Gate, changes_from
 
+    overrides = reading_overrides(columns, file_format, delimiter, encoding)
+    if not truth and (overrides or relevant is not None):
+        raise ConfigError(
+            "--relevant and the options on reading files are for tables of lists: name what the users chose with"
+            " --truth FILE. A run has been read and judged already."
+        )
     if not truth and are_rating_runs(runs):
         compare_rating_runs(runs, model, metrics, fail_if or [], as_json)
         return
     if truth:
-        candidates = read_tables_of_lists(runs, truth, metrics, relevant)
+        reading = config_of(str(truth), overrides).data.reading
+        candidates = read_tables_of_lists(runs, truth, reading, metrics, relevant)
     else:
         candidates = read_run_folders(runs, model)
         if metrics:
@@ -439,7 +461,7 @@ def read_candidate(folder: RunFolder, evaluation: Evaluation, name: str, pooled:
 
 
 def read_tables_of_lists(
-    tables: list[Path], truth: Path, metrics: list[str] | None, relevant: float | None
+    tables: list[Path], truth: Path, reading: ReadSettings, metrics: list[str] | None, relevant: float | None
 ) -> list[Candidate]:
     """Evaluate tables of lists against one truth, and return them as candidates.
 
@@ -450,6 +472,7 @@ def read_tables_of_lists(
     Args:
         tables: at least two files with user_id, item_id, and rank or score.
         truth: the file with what the users chose.
+        reading: how the tables and the truth are read.
         metrics: the names of the metrics. None: ndcg@10 and recall@10.
         relevant: the smallest value of a relevant row of the truth. None: every value above 0 is
             relevant.
@@ -467,8 +490,8 @@ def read_tables_of_lists(
         raise ConfigError("name at least two tables.")
     names = tuple(map(str, parse_all(metrics or ["ndcg@10", "recall@10"])))
     settings = EvaluationSettings(metrics=names, relevant=relevant)
-    truth_table = read_truth(truth)
-    lists = {label: read_topk(path) for path, label in zip(tables, short_labels(tables), strict=True)}
+    truth_table = read_truth(truth, reading)
+    lists = {label: read_topk(path, reading) for path, label in zip(tables, short_labels(tables), strict=True)}
     all_items = set().union(*(table["item_id"].unique() for table in lists.values()))
     candidates = []
     for label, table in lists.items():

@@ -176,6 +176,7 @@ def _text(source: Source, table: TableSchema, mapping: dict[str, str], reading: 
     A row that would be refused in a log is an error here, because a list without one of its rows is
     another list.
     """
+    reading = _with_present_delimiter(source, reading)
     # Columns are looked at before the ids, so that all that is wrong is named at once.
     for part in source.parts:
         names = column_names(part, reading)
@@ -230,6 +231,19 @@ def _numbers(chunk: RawChunk, column: str) -> np.ndarray:
             f"{chunk.source}, line {chunk.line(row)}: {column} is not a finite number: {chunk.text(row)[:80]!r}."
         )
     return values
+
+
+def _with_present_delimiter(source: Source, reading: ReadSettings) -> ReadSettings:
+    """Return ``reading`` without its delimiter if only without it the file has several columns.
+
+    Lists and truth are read with the same settings, and may have two delimiters, like two names of a
+    column. The first part of a folder decides.
+    """
+    if reading.delimiter is None or not source.parts:
+        return reading
+    default = reading.model_copy(update={"delimiter": None})
+    widths = [len(column_names(source.parts[0], settings)) for settings in (reading, default)]
+    return default if widths[0] < 2 <= widths[1] else reading
 
 
 def _present_names(mapping: dict[str, str], names: list[str]) -> dict[str, str]:

@@ -235,3 +235,24 @@ def test_a_delimiter_that_is_none_is_answered_with_the_option(tmp_path, capsys):
     assert run(capsys, *words, "--delimiter", ";")[0] == 0
     (tmp_path / "recs.foo").write_text("user_id;item_id;rank\nann;x;1\n")
     assert "--format" in run(capsys, words[0], str(tmp_path / "recs.foo"))[2]
+
+
+def test_tables_with_names_and_delimiters_of_their_own_are_judged_and_compared(tmp_path, capsys):
+    (tmp_path / "a.csv").write_text("user_id,item_id,rank\nann,x;1,1\nbob,y,1\n")
+    (tmp_path / "b.csv").write_text("uid;item_id;rank\nann;y;1\nbob;y;1\n")
+    (tmp_path / "truth.csv").write_text("uid;item_id;value\nann;x;1;4\nbob;y;5\n".replace("x;1", '"x;1"'))
+    lists, others, truth = (str(tmp_path / name) for name in ("a.csv", "b.csv", "truth.csv"))
+    options = ["--delimiter", ";", "--column", "user_id=uid"]
+    code, printed, error = run(capsys, lists, truth, "-m", "recall@1", "--json", *options)
+    assert code == 0, error
+    assert json.loads(printed)["models"]["a"]["recall@1"]["mean"] == 1
+    words = ["compare", lists, others, "--truth", truth, "-m", "recall@1", "--json"]
+    assert run_verb([*words, *options]) == 0
+    means = json.loads(capsys.readouterr().out)["means"]
+    assert [means[name]["recall@1"] for name in ("a", "b")] == [1, 0.5]
+
+
+@pytest.mark.parametrize("option", [["--relevant", "3"], ["--delimiter", ";"], ["--column", "user_id=uid"]])
+def test_options_for_tables_of_lists_are_refused_for_runs(option, tmp_path, capsys):
+    assert run_verb(["compare", str(tmp_path / "run"), str(tmp_path / "other"), *option]) == 2
+    assert "--truth FILE" in capsys.readouterr().err
