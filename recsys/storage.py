@@ -42,6 +42,9 @@ them.
 BUFFER = 1 << 20
 """Number of bytes that are copied at a time."""
 
+MAX_TEXT = 256 << 20
+"""The largest number of bytes of a text of settings (:func:`read_text`). Rules may list millions of ids."""
+
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/]*)(.*)", re.DOTALL)
 
 
@@ -156,13 +159,18 @@ def read_text(location: str | Location) -> str:
     """Return the content of a small text file, such as a config, at a path or a URI.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: the file cannot be read, or a path has more than :data:`MAX_TEXT` bytes.
         UnicodeDecodeError: it is not UTF-8.
         RunFolderError: no library of this process reads the file system.
     """
     location = parse_location(location)
     if isinstance(location, Path):
-        return location.read_text(encoding="utf-8")
+        # A log that is named instead of its config could fill the memory before the mistake is noticed.
+        with location.open("rb") as stream:
+            content = stream.read(MAX_TEXT + 1)
+        if len(content) > MAX_TEXT:
+            raise OSError(f"it has more than {MAX_TEXT // 2**20} MiB. Is it a log?")
+        return content.decode("utf-8")
     return open_folder(location.with_name("")).read_text(location.name)
 
 

@@ -158,3 +158,11 @@ def test_a_split_without_a_rule_is_by_time():
 def test_a_parameter_that_is_missing_is_named():
     with pytest.raises(ConfigError, match=r"^model 'blend': parts: missing; add it\.$"):
         build("blend", {})
+
+
+def test_a_log_that_is_named_as_a_config_is_not_read_whole(tmp_path):
+    path = tmp_path / "log.csv"
+    with path.open("wb") as file:
+        file.truncate(300 << 20)
+    with pytest.raises(ConfigError, match=r"log.csv: cannot be read: it has more than 256 MiB. Is it a log\?"):
+        load_config(path)
