@@ -32,7 +32,7 @@ from recsys.features.segment_popularity import Segments, fit_segments
 from recsys.logging import running_step
 from recsys.models.combining.cascade import Cascade
 from recsys.models.combining.short_histories import try_short_histories
-from recsys.models.combining.wrappers import insert_segment_fallback
+from recsys.models.combining.wrappers import insert_segment_fallback, with_user_ids
 from recsys.parameters import build_each
 from recsys.ranking.business_rules import CompiledRules, compile_rules
 from recsys.ranking.rank import recommend, topk_table
@@ -339,7 +339,8 @@ class LocalEngine(Engine):
         If the run has segments, the segment recommender of these users is put between a cascade's
         model and its fallback.
         """
-        return insert_segment_fallback(self.models[name], self.segments, audience.users.ids)
+        model = with_user_ids(self.models[name], audience.users.ids)
+        return insert_segment_fallback(model, self.segments, audience.users.ids)
 
     def _lists_of(self, audience: Audience, name: str) -> TopK:
         settings = self.config.recommend

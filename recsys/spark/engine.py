@@ -531,7 +531,7 @@ class SparkEngine(Engine):
             seen = F.sort_array(F.transform("history", lambda entry: entry["item"]))
             if not self.config.recommend.exclude_seen:
                 seen = F.lit(None)
-            return self.truth.tested.select("user", F.coalesce(seen, F.array().cast("array<int>")).alias("seen"))
+            return self.truth.tested.select("user", USER, F.coalesce(seen, F.array().cast("array<int>")).alias("seen"))
         if self._seen_of_everyone is None:
             history = self.split.history
             if not self.config.recommend.exclude_seen:

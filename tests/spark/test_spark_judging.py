@@ -44,18 +44,10 @@ def test_every_number_of_the_summary_agrees(both):
     for document in found.values():
         for part in ("engine", "counts", "ties", "convention"):
             document["about"].pop(part, None)
-        for part in (document["models"], document["about"]["beyond"]):
-            part.pop("random")
-        # The last of the leads is that over the random model.
-        leads = document["about"]["leads"]
-        assert list(leads)[:-1]
-        leads.popitem()
     local, spark = (dict(numbers(found[name])) for name in ("local", "spark"))
     assert local.keys() == spark.keys()
     checked = 0
     for path, value in local.items():
-        if "random" in path:
-            continue
         if isinstance(value, float) and math.isfinite(value):
             assert spark[path] == pytest.approx(value, abs=1e-9), path
             checked += 1
@@ -66,7 +58,7 @@ def test_every_number_of_the_summary_agrees(both):
 
 def test_every_user_agrees(both):
     local, spark = (pd.read_parquet(both[name] / "per_user.parquet") for name in ("local", "spark"))
-    tables = [t[t["model"] != "random"].sort_values(["model", "user_id"], ignore_index=True) for t in (local, spark)]
+    tables = [table.sort_values(["model", "user_id"], ignore_index=True) for table in (local, spark)]
     assert set(tables[0].columns) == set(tables[1].columns)
     for column in tables[0].columns.drop("shortfall"):
         pd.testing.assert_series_equal(tables[0][column], tables[1][column], rtol=0, atol=1e-12, check_dtype=False)
@@ -154,7 +146,7 @@ def test_a_backtest_has_the_same_folds_on_both(spark, world_files, tmp_path):
     for expected, actual in zip(local, large, strict=True):
         for part in ("models", "differences"):
             assert expected[part].keys() == actual[part].keys()
-            for model in expected[part].keys() - {"random"}:
+            for model in expected[part]:
                 values = (dict(numbers(fold[part][model])) for fold in (expected, actual))
                 assert next(values) == pytest.approx(next(values), abs=1e-9)
         for key in ("cut", "to", "train_rows", "test_rows"):
@@ -162,9 +154,7 @@ def test_a_backtest_has_the_same_folds_on_both(spark, world_files, tmp_path):
     pooled = [json.loads((tmp_path / name / "metrics.json").read_text())["backtest"] for name in ("local", "spark")]
     for part in ("models", "differences"):
         assert pooled[0][part].keys() == pooled[1][part].keys()
-        for model in pooled[0][part].keys() - {"random"}:
+        for model in pooled[0][part]:
             values = [dict(numbers(of_engine[part][model])) for of_engine in pooled]
-            # Holm's adjustment is over all models, and those drawn at random differ.
-            values = [{key: value for key, value in cells.items() if "p_holm" not in str(key)} for cells in values]
             assert values[1] == pytest.approx(values[0], abs=1e-9)
     assert not list((tmp_path / "spark").glob(".*"))

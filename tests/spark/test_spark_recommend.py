@@ -157,7 +157,7 @@ def test_lists_under_rules_equal_the_local_ones_and_are_short_for_the_same_reaso
 
 def test_a_scorer_gets_the_times_of_a_history_in_the_order_of_its_items_if_it_asks(spark, case):
     from recsys.spark.ranking.recommend import add_histories, collect_seen_items, select_columns
-    from recsys.spark.ranking.scorers import RandomScorer
+    from recsys.spark.ranking.scorers import RandomScorer, SharedScorer
 
     class WithTimes(RandomScorer):
         @property
@@ -168,7 +168,7 @@ def test_a_scorer_gets_the_times_of_a_history_in_the_order_of_its_items_if_it_as
     pairs["timestamp"] = np.random.default_rng(6).permutation(len(pairs))
     history = spark.createDataFrame(pairs.sample(frac=1, random_state=1))
     users = collect_seen_items(history, case["everyone"])
-    asking, ignoring = WithTimes("times", 0, ITEMS), RandomScorer("random", 0, ITEMS)
+    asking, ignoring = WithTimes("times", 0, ITEMS), SharedScorer("popular", np.zeros(ITEMS, np.float32))
     rows = select_columns(add_histories(users, history, asking.columns), asking).toPandas().set_index("user")
     assert len(rows) == USERS
     assert rows.loc[1, "items"].tolist() == [], "user 1 has no history"

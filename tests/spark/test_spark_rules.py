@@ -40,7 +40,7 @@ def rules(world, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runs(spark, world_files, items, rules, tmp_path_factory):
-    """One run an engine; every user is tested, so that a user's number, which random scores hang on, is the same."""
+    """One run an engine."""
     place, found = tmp_path_factory.mktemp("ruled"), {}
     for engine, run in ENGINES.items():
         raw = {

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Self
+from copy import copy
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from recsys.data.hashing import random_scores
+from recsys.data.hashing import id_bits, random_scores
 from recsys.parameters import STRICT
 from recsys.recommender import Explanation, Recommender
 from recsys.types import Features, Histories, Interactions
@@ -18,8 +19,9 @@ from recsys.types import Features, Histories, Interactions
 class Random(Recommender):
     """Scores each (user, item) pair by a random number from 0 to 1.
 
-    The number depends only on the seed, the user number and the row of the item. So it does not
-    change if other users are scored in the same call.
+    The number depends only on the seed, the user and the row of the item. So it does not change if
+    other users are scored in the same call. The user counts by the id where it is known
+    (:meth:`with_user_ids`), as in every run on either engine, and else by the user number.
     """
 
     STATE: ClassVar = {"items_": "int[1]"}
@@ -27,7 +29,20 @@ class Random(Recommender):
     SCORES_NEW_ITEMS: ClassVar = True
     SOURCE: ClassVar = "random"
 
+    # Not a field: parameters alone are fields.
+    _user_bits: ClassVar[np.ndarray | None] = None
+
     seed: Annotated[int, Field(ge=0, description="seed of the scores")] = 0
+
+    def with_user_ids(self, user_ids: Any) -> Self:
+        """Return a copy whose scores depend on the ids of users instead of their numbers.
+
+        Args:
+            user_ids: the ids of the users, in the order of the user numbers.
+        """
+        model = copy(self)
+        model.__dict__["_user_bits"] = id_bits(user_ids)
+        return model
 
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
         """Store the number of items of ``train``, and return the model. ``features`` is not used."""
@@ -35,12 +50,10 @@ class Random(Recommender):
         return self
 
     def score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
-        """Return random scores from 0 to 1, float32[m, items].
-
-        A score depends only on the seed, the number of the user and the row of the item. The values
-        of the histories are not used.
-        """
+        """Return random scores from 0 to 1, float32[m, items]. The values of the histories are not used."""
         users = np.arange(len(histories)) if users is None else np.asarray(users)
+        if self._user_bits is not None:
+            users = self._user_bits[users]
         return random_scores(self.seed, users, int(self.items_[0]))
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 from recsys.errors import RunFolderError
 from recsys.features.segment_popularity import Segments
 from recsys.models.collaborative.als import ALS
+from recsys.models.collaborative.popular import Random
 from recsys.models.combining.cascade import Cascade
 from recsys.recommender import Explanation, Recommender
 from recsys.types import Features, Histories, Interactions
@@ -232,6 +233,20 @@ def with_stored_factors(model: Recommender, user_factors: np.ndarray | None) -> 
     if not isinstance(model, ALS):
         raise RunFolderError(f"stored factors belong to ALS, not to {type(model).__name__}: bundle the run again.")
     return StoredFactors(model, user_factors)
+
+
+def with_user_ids(model: Recommender, user_ids: Any) -> Recommender:
+    """Return a model whose random scores depend on the ids of users, so that both engines draw the same.
+
+    Any other model is returned unchanged.
+
+    Args:
+        model: a fitted model.
+        user_ids: the ids of the users, in the order of the user numbers.
+    """
+    if isinstance(model, Random):
+        return model.with_user_ids(user_ids)
+    return model
 
 
 def insert_segment_fallback(model: Recommender, segments: Segments | None, user_ids: Any) -> Recommender:

@@ -17,8 +17,9 @@ import numpy as np
 import pyarrow as pa
 from scipy.sparse import csr_array
 
-from recsys.data.hashing import random_scores
+from recsys.data.hashing import id_bits, random_scores
 from recsys.recommender import Recommender, score_histories
+from recsys.schema import USER
 from recsys.spark.item_blocks import FactorBlocks, FactorTable
 from recsys.types import Histories
 
@@ -94,7 +95,7 @@ class Scorer(ABC):
 class RandomScorer(Scorer):
     """Scores items by random numbers, as the local model ``random`` does.
 
-    A score depends only on the seed, the user's row and the item's row.
+    A score depends only on the seed, the user's id and the item's row.
 
     Attributes:
         name: name of the model.
@@ -109,17 +110,19 @@ class RandomScorer(Scorer):
     allowed: np.ndarray | None = None
 
     @property
+    def columns(self) -> Mapping[str, str]:
+        """Column -> Spark type, of the column with the user's id."""
+        return {USER: "string"}
+
+    @property
     def n_items(self) -> int:
         """Number of candidates."""
         return self.size
 
     def fill(self, scores: np.ndarray, users: pa.RecordBatch) -> None:
-        """Write the scores of a batch of users into the array ``scores``, float32[users, items].
-
-        The column ``user`` must have the row numbers of the users.
-        """
-        rows = users.column("user").to_numpy(zero_copy_only=False)
-        scores[:] = random_scores(self.seed, rows, self.size)
+        """Write the scores of a batch of users into the array ``scores``, float32[users, items]."""
+        bits = id_bits(users.column(USER).to_numpy(zero_copy_only=False))
+        scores[:] = random_scores(self.seed, bits, self.size)
         if self.allowed is not None:
             scores[:, ~self.allowed] = np.nan
 
