@@ -14,11 +14,12 @@ from recsys.data.hashing import hash_words, to_unit_interval
 from recsys.errors import ConfigError, InputError
 from recsys.models import build
 from recsys.models.combining import hybrid
+from recsys.models.combining import trial as trial_module
 from recsys.models.combining.blend import reassign_scores, rescale_rows, weighted_mean
 from recsys.models.combining.search import Deadline, Search
 from recsys.models.combining.trial import Trial, hide_items, hide_pairs, subset
 from recsys.recommender import Recommender
-from recsys.types import Features, Histories
+from recsys.types import Features, Histories, IdMap, Interactions
 
 SMALL = {"parts": ["popular", "rp3beta", "content", "side_ease"], "placebo": True}
 
@@ -367,6 +368,31 @@ def test_chosen_weights_are_better_than_any_next_step_and_take_a_part_that_helps
             more = weights | {part: weights.get(part, 0.0) + share * sum(weights.values())}
             assert trial.blend_ndcg(more, rows).mean() <= best + 1e-12
     assert len(weights) > 1
+
+
+def test_a_blend_may_be_the_best_without_its_best_member(monkeypatch):
+    # Nobody has seen anything; the hidden likes of two users are the items 0 and 1.
+    users, items = 2, 300
+    train = Interactions(
+        IdMap.of(np.arange(users)),
+        IdMap.of(np.arange(items)),
+        *(np.array([], dtype) for dtype in (np.int32, np.int32, np.float32, np.int64)),
+    )
+    hidden = csr_array(np.eye(users, items, dtype=np.float32))
+    trial = Trial(train, hidden, np.arange(users), np.ones(items, dtype=bool))
+    scores = {name: np.zeros((users, items), dtype=np.float32) for name in ("first", "second", "third")}
+    # The best member puts ten items before each hidden like, and scores them so high that no other member
+    # corrects it with an equal weight. The other two are each right for one user and know nothing of the other.
+    for user, name in enumerate(("second", "third")):
+        scores["first"][user, 10:20] = 100.0
+        scores["first"][user, user] = 50.0
+        scores[name][user, user] = 1.0
+        scores[("third", "second")[user]][user, 20:] = 0.1
+    trial.scores |= scores
+    rows = np.arange(users)
+    assert trial.choose(rows, {"first": 1.0}, steps=6) == {"second": 1.0, "third": 0.5}
+    monkeypatch.setattr(trial_module, "CELLS_OF_STARTS", users * items)
+    assert trial.choose(rows, {"first": 1.0}, steps=6) == {"first": 1.0}
 
 
 @pytest.mark.parametrize("gain", [0.05, -0.05])

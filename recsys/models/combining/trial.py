@@ -36,7 +36,16 @@ too.
 """
 
 SHORTLIST = 6
-"""Number of members that :meth:`Trial.choose` tries in a step: the best ones of the step before."""
+"""Number of members that :meth:`Trial.choose` tries in a step: the best ones of the step before.
+
+It also is the largest number of members with which it starts.
+"""
+
+CELLS_OF_STARTS = 40_000_000
+"""The largest sum of users × items over the starts of :meth:`Trial.choose`, after the first start.
+
+With more, the choice of the weights would take as long as the search of the settings.
+"""
 
 FULLY_TRIED = 3
 """Number of members that a step also tries with :data:`OTHER_SHARES`.
@@ -154,6 +163,10 @@ class Trial:
         :data:`SHORTLIST` best members of the step before. Each is tried with :data:`MIDDLE_SHARE`,
         and the :data:`FULLY_TRIED` best ones also with :data:`OTHER_SHARES`.
 
+        A blend of members that know different things can be the best without its best member. So
+        the search also starts from the best single members, as long as all these blends score at most
+        :data:`CELLS_OF_STARTS` cells, and returns the best of the blends that the starts lead to.
+
         The method is that of Caruana, Niculescu-Mizil, Crew and Ksikes, ICML 2004, except that
         their members have equal weights. Several weights are tried here, because a member may
         improve a blend with a fifth of the total weight and harm it with a half.
@@ -163,12 +176,32 @@ class Trial:
             start: member -> weight of the first blend. None: the best single member, with weight 1.
             steps: the largest number of additions. 0: the first blend is returned.
         """
+        if start is not None and not steps:
+            return dict(start)
         scores = self.scores
         if len(rows) < len(self.users):
             scores = {name: z[rows] for name, z in self.scores.items()}
-        if start is None:
+        starts = [] if start is None else [start]
+        most_starts = max(1, CELLS_OF_STARTS // (len(self.users) * len(self.candidates)))
+        if len(starts) < most_starts:
             single = {name: float(self.ndcg_per_user(z, rows).mean()) for name, z in scores.items()}
-            start = {max(single, key=lambda name: single[name]): 1.0}
+            best_first = sorted(single, key=lambda name: -single[name])[:SHORTLIST]
+            starts += [{name: 1.0} for name in best_first if {name: 1.0} != start]
+        if not steps:
+            return starts[0]
+        blends = [self._add_members(scores, start, rows, steps) for start in starts[:most_starts]]
+        return max(blends, key=lambda blend: blend[1])[0]
+
+    def _add_members(
+        self, scores: dict[str, np.ndarray], start: dict[str, float], rows: np.ndarray, steps: int
+    ) -> tuple[dict[str, float], float]:
+        """Return the weights that :meth:`choose` reaches from a start, and their mean NDCG@100 over ``rows``.
+
+        Args:
+            scores: member -> float32[len(rows), items].
+            start: the weights of the first blend.
+            rows, steps: as for :meth:`choose`.
+        """
         weights = dict(start)
         current_value = float(self.blend_ndcg(start, rows).mean())
         shortlist = list(scores)
@@ -180,7 +213,7 @@ class Trial:
             shortlist = sorted(shortlist, key=lambda name: -values[name, MIDDLE_SHARE])[:SHORTLIST]
             weights = weights | {name: weights.get(name, 0.0) + share * sum(weights.values())}
             current_value = values[name, share]
-        return weights
+        return weights, current_value
 
     def _values_of_additions(
         self, scores: dict[str, np.ndarray], weights: dict[str, float], rows: np.ndarray, names: list[str]
