@@ -27,7 +27,7 @@ from recsys.models.combining.search import (
     Search,
     settings_at,
 )
-from recsys.models.combining.trial import climb, hide_latest, hide_pairs
+from recsys.models.combining.trial import Trial, climb, hide_latest, hide_pairs
 
 
 def ndcg_by_loops(scores, seen, hidden, depth):
@@ -217,6 +217,7 @@ def test_the_best_kind_with_and_the_best_without_features_are_always_searched(mo
     monkeypatch.setattr(hybrid, "PROMISING", 10.0)
     monkeypatch.setattr(hybrid, "CHEAP_SHARE", 0.0)
     first_values, searched = {}, []
+    choose = Trial.choose
 
     def start(self, kind, original=Search.start):
         attempt = original(self, kind)
@@ -225,6 +226,7 @@ def test_the_best_kind_with_and_the_best_without_features_are_always_searched(mo
 
     monkeypatch.setattr(Search, "start", start)
     monkeypatch.setattr(Search, "climb", lambda self, attempt: searched.append(attempt.kind))
+    monkeypatch.setattr(Trial, "choose", lambda self, rows, start=None, steps=6: choose(self, rows, start, 0))
     build("hybrid", {"parts": ["itemknn", "rp3beta", "content", "side_ease"]}).fit(train, features)
     families = (("itemknn", "rp3beta"), ("content", "side_ease"))
     assert sorted(searched) == sorted(max(family, key=first_values.get) for family in families)
@@ -245,6 +247,7 @@ def test_kinds_that_are_cheap_to_fit_are_searched_whatever_they_promise(monkeypa
 
     monkeypatch.setattr(Search, "start", start)
     monkeypatch.setattr(Search, "climb", lambda self, attempt: searched.append(attempt.kind))
+    monkeypatch.setattr(Trial, "choose", lambda self, rows, start=None, steps=6: {"ease": 1.0})
     # A search of 500 seconds, of which one second is the largest share of a cheap fit.
     build("hybrid", {"parts": list(seconds), "minutes": 1000 / 60}).fit(train)
     assert searched == ["ease", "popular", "itemknn"]
@@ -278,6 +281,35 @@ def test_als_is_searched_to_at_least_the_popular_list_on_a_small_dense_log():
         search.climb(attempt)
         values[kind] = attempt.value
     assert values["als"] >= values["popular"]
+
+
+def test_a_member_of_the_blend_is_searched_however_little_it_promises(monkeypatch):
+    train, _ = contract.world(users=400)
+    monkeypatch.setattr(hybrid, "PROMISING", 10.0)
+    monkeypatch.setattr(hybrid, "CHEAP_SHARE", 0.0)
+    searched = []
+
+    def climb(self, attempt):
+        # The blend is chosen after the search of the best kind.
+        assert (attempt.kind == "rp3beta") == (len(chosen) == 1)
+        searched.append(attempt.kind)
+
+    def start(self, kind, original=Search.start):
+        attempt = original(self, kind)
+        attempt.values[attempt.position] = {"ease": 1.0}.get(kind, 0.1)
+        return attempt
+
+    chosen = []
+
+    def choose(self, rows, start=None, steps=6):
+        chosen.append(rows)
+        return {"ease": 1.0, "rp3beta": 0.5}
+
+    monkeypatch.setattr(Search, "climb", climb)
+    monkeypatch.setattr(Search, "start", start)
+    monkeypatch.setattr(Trial, "choose", choose)
+    build("hybrid", {"parts": ["itemknn", "rp3beta", "ease"]}).fit(train)
+    assert searched == ["ease", "rp3beta"]
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,7 @@ class Hybrid(Blended):
     1. *Settings.* A trial hides 20 % of the likes, in the way that ``hold_out`` names (see
        ``combining.trial``). Each kind is fitted once. Then the settings of the promising kinds, and of
        those that are cheap to fit, are improved step by step, judged on half of the trial's users.
+       Then those of the other members of the best blend are improved.
     2. *Weights.* Members are added to a blend one by one as long as each addition helps. A blend that
        is chosen on one half of the users must beat the best single member on the other half. This is
        done in both directions, and the 95 % interval of the pooled difference must be above 0.
@@ -321,9 +322,10 @@ class Hybrid(Blended):
 
         Every kind is first tried once. Then the settings of the promising kinds, of the best kind
         that uses features, of the best kind that does not, and of the kinds that are cheap to fit
-        are searched, the best kind first. The trial of the search stores the scores of the best
-        settings. A kind that does not fit in
-        memory, or for which there was no time, is recorded as left out.
+        are searched, the best kind first. After that a blend is chosen, and the settings of those of
+        its members that were not searched are searched too, because a kind can help a blend more
+        than it promises by itself. The trial of the search stores the scores of the best settings.
+        A kind that does not fit in memory, or for which there was no time, is recorded as left out.
         """
         attempts: list[Attempt] = []
         for kind in kinds:
@@ -337,11 +339,16 @@ class Hybrid(Blended):
                 self.record["left_out"][kind] = str(error)
                 logger.info("hybrid: %s is left out: %s", kind, error)
         attempts.sort(key=lambda attempt: -attempt.value)
+        searched = [attempt for attempt in attempts if _is_searched_first(attempt, attempts, search.deadline)]
+        for attempt in searched:
+            search.climb(attempt)
+        unsearched = [attempt for attempt in attempts if attempt not in searched]
+        if unsearched and not search.deadline.is_over():
+            blend = search.trial.choose(search.rows)
+            for attempt in unsearched:
+                if attempt.kind in blend:
+                    search.climb(attempt)
         for attempt in attempts:
-            is_cheap = attempt.seconds <= CHEAP_SHARE * 60 * search.deadline.minutes
-            if is_cheap or attempt.value >= PROMISING * attempts[0].value or _is_best_of_family(attempt, attempts):
-                logger.info("hybrid: tries settings of %s, whose fit took %.1f s", attempt.kind, attempt.seconds)
-                search.climb(attempt)
             mean = float(search.trial.ndcg_per_user(search.trial.scores[attempt.kind]).mean())
             self._record_attempt(attempt, mean)
         if search.deadline.is_over():
@@ -525,6 +532,21 @@ def _ndcg_of_choice(trial: Trial, choice: Choice) -> np.ndarray:
         rows = np.flatnonzero(group_of_user == group)
         values[rows] = trial.blend_ndcg(weights, rows)
     return values
+
+
+def _is_searched_first(attempt: Attempt, attempts: list[Attempt], deadline: Deadline) -> bool:
+    """Return whether the settings of a kind are searched whether a blend uses it or not.
+
+    This is so for a promising kind, for the best kind of either family, and for a kind that is cheap
+    to fit.
+
+    Args:
+        attempts: all attempts, best first.
+        deadline: the time limit of the search.
+    """
+    is_promising = attempt.value >= PROMISING * attempts[0].value
+    is_cheap = attempt.seconds <= CHEAP_SHARE * 60 * deadline.minutes
+    return is_promising or is_cheap or _is_best_of_family(attempt, attempts)
 
 
 def _is_best_of_family(attempt: Attempt, attempts: list[Attempt]) -> bool:

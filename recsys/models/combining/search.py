@@ -15,6 +15,7 @@ import numpy as np
 
 from recsys.errors import InputError
 from recsys.features.encoding import columns_by_field
+from recsys.logging import logger
 from recsys.models import build, parameters
 from recsys.models.combining.trial import Position, Trial, climb
 from recsys.recommender import Recommender
@@ -358,6 +359,7 @@ class Search:
         If another position is better, the trial stores the scores of the best settings under the
         name of the kind.
         """
+        logger.info("hybrid: tries settings of %s, whose fit took %.1f s", attempt.kind, attempt.seconds)
         self._climb(attempt, range(len(attempt.steps)))
 
     def weigh_fields(self) -> Settings:
