@@ -13,6 +13,7 @@ from scipy.sparse import csr_array
 from recsys.data.hashing import hash_words, to_unit_interval
 from recsys.errors import ConfigError, InputError
 from recsys.models import build
+from recsys.models.combining import blend as blend_module
 from recsys.models.combining import hybrid
 from recsys.models.combining import trial as trial_module
 from recsys.models.combining.blend import reassign_scores, rescale_rows, weighted_mean
@@ -22,6 +23,18 @@ from recsys.recommender import Recommender
 from recsys.types import Features, Histories, IdMap, Interactions
 
 SMALL = {"parts": ["popular", "rp3beta", "content", "side_ease"], "placebo": True}
+
+
+@pytest.mark.parametrize("scaling", ["standard", "rrf"])
+def test_users_are_rescaled_one_by_one_whatever_the_size_of_a_block(scaling, monkeypatch):
+    scores = np.random.default_rng(0).normal(size=(7, 5)).astype(np.float32)
+    scores[::2, 1] = np.nan
+    one_by_one = np.concatenate([rescale_rows(row[None], scaling) for row in scores])
+    for cells in (1, 10, 12, 1000):
+        monkeypatch.setattr(blend_module, "BLOCK_CELLS", cells)
+        np.testing.assert_array_equal(rescale_rows(scores, scaling), one_by_one)
+    assert rescale_rows(scores[:, :0], scaling).shape == (7, 0)
+    assert rescale_rows(scores[:0], scaling).shape == (0, 5)
 
 
 @given(st.integers(0, 10_000))
@@ -349,9 +362,10 @@ def test_kinds_of_order_take_part_where_they_are_named_and_events_have_times():
 
 def test_a_trial_asks_as_many_users_as_its_memory_holds():
     train, _ = contract.world(users=200, items=2000)
-    record = build("hybrid", {"parts": ["popular"], "memory_mb": 1}).fit(train).record
-    assert record["users"] == 2**20 // (8 * 2000)
-    assert build("hybrid", {"parts": ["popular"], "users": 62, "memory_mb": 1}).fit(train).record["users"] == 62
+    record = build("hybrid", {"parts": ["popular"], "memory_mb": 4}).fit(train).record
+    # Scores of one kind, and six arrays to work with.
+    assert record["users"] == 4 * 2**20 // (4 * 7 * 2000)
+    assert build("hybrid", {"parts": ["popular"], "users": 62, "memory_mb": 4}).fit(train).record["users"] == 62
 
 
 def test_chosen_weights_are_better_than_any_next_step_and_take_a_part_that_helps_a_little():

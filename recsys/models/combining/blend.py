@@ -26,6 +26,9 @@ RRF_OFFSET = 60
 Source: Cormack, Clarke and Büttcher, SIGIR 2009.
 """
 
+BLOCK_CELLS = 2**18
+"""Number of scores that are rescaled at a time, so that their copies in float64 stay in the cache."""
+
 Scaling = Annotated[
     Literal["standard", "rrf"],
     Field(
@@ -304,6 +307,15 @@ def rescale_rows(scores: np.ndarray, scaling: Scaling = "standard") -> np.ndarra
         scores: float32[m, n], one row per user.
         scaling: "standard" or "rrf".
     """
+    rows = max(1, BLOCK_CELLS // max(1, scores.shape[1]))
+    rescaled = np.empty(scores.shape, dtype=np.float32)
+    for first in range(0, len(scores), rows):
+        rescaled[first : first + rows] = _rescale_block(scores[first : first + rows], scaling)
+    return rescaled
+
+
+def _rescale_block(scores: np.ndarray, scaling: Scaling) -> np.ndarray:
+    """Return what :func:`rescale_rows` returns, with some arrays of float64 of the same shape in memory."""
     is_scored = np.isfinite(scores)
     if scaling == "rrf":
         order = np.argsort(np.where(is_scored, -scores, np.inf), axis=1, kind="stable")

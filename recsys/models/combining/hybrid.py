@@ -49,6 +49,9 @@ has at least ``MIN_USERS / 2`` users of the group.
 HIDDEN_SHARE = 0.2
 """The share of likes, of events or of items that a trial of a hybrid hides."""
 
+WORKING_ARRAYS = 6
+"""Number of arrays of float32[users, items] that a trial has in memory besides the scores of each kind."""
+
 ACCEPTED_LOSS = 0.005
 """Largest relative loss of NDCG for which a better order of new items is still accepted.
 
@@ -122,8 +125,8 @@ class Hybrid(Blended):
     this limit may choose differently on another machine, and ``record`` says so. Models that do not
     fit in memory, or that invert a matrix so large that one fit would take more than about a tenth
     of the search, are left out and named in ``record``. A trial has fewer than ``users`` users (but
-    at least 60) if the scores of all members for these users, at 8 bytes per score, would not fit
-    in ``memory_mb``.
+    at least 60) if the scores of all members for these users, at 4 bytes per score, and
+    :data:`WORKING_ARRAYS` arrays of the same size would not fit in ``memory_mb``.
     """
 
     parts: Annotated[
@@ -220,7 +223,7 @@ class Hybrid(Blended):
 
     def _trial_size(self, train: Interactions, kinds: list[str]) -> int:
         """Return the largest number of users that a trial may have."""
-        fitting = self.memory_mb * 2**20 // (8 * len(kinds) * len(train.items))
+        fitting = self.memory_mb * 2**20 // (4 * (len(kinds) + WORKING_ARRAYS) * len(train.items))
         return min(self.users, max(MIN_USERS, fitting))
 
     def _default_weights(self, kinds: list[str], users: int) -> Weights:

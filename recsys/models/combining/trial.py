@@ -142,7 +142,27 @@ class Trial:
             rows: positions in ``users``. None: all users.
         """
         rows = np.arange(len(self.users)) if rows is None else rows
-        return divide_sums(*_sums({name: self.scores[name][rows] for name in weights}, weights))
+        return divide_sums(*self._sums(weights, rows))
+
+    def _sums(self, weights: dict[str, float], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the weighted sum of the members' scores and the sum of the weights, for each cell.
+
+        Both are float32[len(rows), items], as from :func:`blend.weighted_sums`. The arguments are
+        those of :meth:`blend_scores`.
+        """
+        shape = (len(rows), len(self.candidates))
+        scored = ((self._scores_of(name, rows), np.full(len(rows), weight)) for name, weight in weights.items())
+        return weighted_sums(scored, shape)
+
+    def _scores_of(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Return the stored scores of a member for some users, float32[len(rows), items].
+
+        They are a copy only if ``rows`` are not all users. One member is copied at a time, because
+        the stored scores of all members take most of the memory of a trial.
+        """
+        if np.array_equal(rows, np.arange(len(self.users))):
+            return self.scores[name]
+        return self.scores[name][rows]
 
     def blend_ndcg(self, weights: dict[str, float], rows: np.ndarray | None = None) -> np.ndarray:
         """Return the NDCG@100 of each user for a blend of members with stored scores, float64[len(rows)].
@@ -178,35 +198,29 @@ class Trial:
         """
         if start is not None and not steps:
             return dict(start)
-        scores = self.scores
-        if len(rows) < len(self.users):
-            scores = {name: z[rows] for name, z in self.scores.items()}
         starts = [] if start is None else [start]
         most_starts = max(1, CELLS_OF_STARTS // (len(self.users) * len(self.candidates)))
         if len(starts) < most_starts:
-            single = {name: float(self.ndcg_per_user(z, rows).mean()) for name, z in scores.items()}
+            single = {name: float(self.ndcg_per_user(self._scores_of(name, rows), rows).mean()) for name in self.scores}
             best_first = sorted(single, key=lambda name: -single[name])[:SHORTLIST]
             starts += [{name: 1.0} for name in best_first if {name: 1.0} != start]
         if not steps:
             return starts[0]
-        blends = [self._add_members(scores, start, rows, steps) for start in starts[:most_starts]]
+        blends = [self._add_members(start, rows, steps) for start in starts[:most_starts]]
         return max(blends, key=lambda blend: blend[1])[0]
 
-    def _add_members(
-        self, scores: dict[str, np.ndarray], start: dict[str, float], rows: np.ndarray, steps: int
-    ) -> tuple[dict[str, float], float]:
+    def _add_members(self, start: dict[str, float], rows: np.ndarray, steps: int) -> tuple[dict[str, float], float]:
         """Return the weights that :meth:`choose` reaches from a start, and their mean NDCG@100 over ``rows``.
 
         Args:
-            scores: member -> float32[len(rows), items].
             start: the weights of the first blend.
             rows, steps: as for :meth:`choose`.
         """
         weights = dict(start)
         current_value = float(self.blend_ndcg(start, rows).mean())
-        shortlist = list(scores)
+        shortlist = list(self.scores)
         for _ in range(steps):
-            values = self._values_of_additions(scores, weights, rows, shortlist)
+            values = self._values_of_additions(weights, rows, shortlist)
             name, share = max(values, key=lambda step: values[step])
             if values[name, share] <= current_value:
                 break
@@ -216,7 +230,7 @@ class Trial:
         return weights, current_value
 
     def _values_of_additions(
-        self, scores: dict[str, np.ndarray], weights: dict[str, float], rows: np.ndarray, names: list[str]
+        self, weights: dict[str, float], rows: np.ndarray, names: list[str]
     ) -> dict[tuple[str, float], float]:
         """Return the mean NDCG@100 of a blend after each possible addition of one member.
 
@@ -224,19 +238,18 @@ class Trial:
         middle share, and the best of them also with the other shares.
 
         Args:
-            scores: member -> float32[len(rows), items].
             weights: the weights of the blend before the addition.
             rows: positions in ``users``.
             names: the members to try.
         """
-        sums = _sums(scores, weights)
+        sums = self._sums(weights, rows)
         size = sum(weights.values())
         values: dict[tuple[str, float], float] = {}
 
         def try_addition(name: str, share: float) -> None:
             total, total_weight = (array.copy() for array in sums)
             added_weight = np.full((len(rows), 1), share * size, dtype=np.float32)
-            add_weighted(total, total_weight, scores[name], added_weight)
+            add_weighted(total, total_weight, self._scores_of(name, rows), added_weight)
             values[name, share] = float(self.ndcg_per_user(divide_sums(total, total_weight), rows).mean())
 
         for name in names:
@@ -257,20 +270,6 @@ class Trial:
         """
         first = to_unit_interval(hash_words(seed + 1, self.users)) < 0.5
         return np.flatnonzero(first), np.flatnonzero(~first)
-
-
-def _sums(scores: dict[str, np.ndarray], weights: dict[str, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the weighted sum of the members' scores and the sum of the weights, for each cell.
-
-    Both are float32[n, items], as from :func:`blend.weighted_sums`.
-
-    Args:
-        scores: member -> float32[n, items].
-        weights: member -> weight, the same for all users.
-    """
-    shape = next(iter(scores.values())).shape
-    scored = ((scores[name], np.full(shape[0], weight)) for name, weight in weights.items())
-    return weighted_sums(scored, shape)
 
 
 Position = tuple[int, ...]
