@@ -17,7 +17,8 @@ from recsys.data.splitting.audit import describe_drift
 from recsys.data.splitting.strategies import to_iso
 from recsys.errors import InputError
 from recsys.schema import ITEM, SIDE, TIME, USER, VALUE
-from recsys.spark.data.read import SparkTables, aggregate_values
+from recsys.spark.data.check import aggregate_values
+from recsys.spark.data.read import SparkTables
 
 TRAIN, HISTORY, TEST = "train", "history", "test"
 """The values of the column ``side``, and the keys of the parts of a split."""
