@@ -3,7 +3,8 @@
     python bench/fuzz_engines.py files 300   both engines read a file: same rows, refusals and ids, or both refuse
     python bench/fuzz_engines.py als 500     the Spark trainer: finite factors that solve them, or one sentence
 
-A third argument is the first seed, so that one file can be read again.
+A third argument is the first seed, so that one file can be read again. SIGTERM ends the set after the one
+that is tried, and the section says how many were.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -75,6 +77,8 @@ def main(kind: str, count: str, first: str = "0") -> int:
     master, conf = SESSIONS[kind]
     spark = session(SparkSettings(master=master, driver_memory="2g", conf=conf))
     outcomes: Counter[tuple[str, str]] = Counter()
+    stop_signals: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: stop_signals.append(number))
     faults = 0
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
@@ -92,13 +96,16 @@ def main(kind: str, count: str, first: str = "0") -> int:
             shutil.rmtree(place)
             if sum(outcomes.values()) % 100 == 0:
                 print(f"{sum(outcomes.values()):,} after {time.monotonic() - start:.0f} s", file=sys.stderr)
+            if stop_signals:
+                break
     spark.stop()
     labels = sorted({label for label, _ in outcomes})
     rows = [[label, *(f"{outcomes[label, outcome]:,}" for outcome in ("done", "refused"))] for label in labels]
     head, title = TITLES[kind]
-    body = f"{sum(outcomes.values()):,} tried, {faults} faults.\n\n" + table([head, "done", "refused"], rows)
+    tried = sum(outcomes.values())
+    body = f"{tried:,} tried, {faults} faults.\n\n" + table([head, "done", "refused"], rows)
     print(f"{body}\n{time.monotonic() - start:.0f} s", file=sys.stderr)
-    write_section(f"fuzz_spark_{kind}", title, f"python bench/fuzz_engines.py {kind} {count}", body)
+    write_section(f"fuzz_spark_{kind}", title, f"python bench/fuzz_engines.py {kind} {tried}", body)
     return faults
 
 
