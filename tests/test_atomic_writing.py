@@ -66,6 +66,17 @@ def test_a_file_is_replaced_whole_and_keeps_its_permissions(tmp_path):
     assert os.listdir(tmp_path) == ["lists.csv"]
 
 
+def test_who_reads_a_file_while_it_is_replaced_reads_the_old_one_to_its_end(tmp_path):
+    target = tmp_path / "lists.csv"
+    target.write_text("old " * 10_000)
+    with target.open() as reader:
+        begin = reader.read(4)
+        with new_file(target) as part:
+            part.write_text("new")
+        assert begin + reader.read() == "old " * 10_000
+    assert target.read_text() == "new"
+
+
 def test_a_link_still_leads_to_the_file(tmp_path):
     (tmp_path / "disk").mkdir()
     (tmp_path / "disk" / "lists.csv").write_text("old")
