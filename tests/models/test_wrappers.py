@@ -31,7 +31,7 @@ def test_a_stored_factor_scores_its_user_and_the_rest_are_folded_in():
             sum(factors[user, f] * als.item_factors_[item, f] for f in range(4)) for item in np.flatnonzero(known)
         ]
         np.testing.assert_allclose(scores[user, known], expected, rtol=1e-5)
-    np.testing.assert_array_equal(scores[[1, 2, 4]], als.score(histories[np.array([1, 2, 4])]))
+    np.testing.assert_allclose(scores[[1, 2, 4]], als.score(histories[np.array([1, 2, 4])]), rtol=1e-5, atol=1e-6)
     assert np.isnan(scores[:, ~known]).all()
     assert (~known).any()
 
@@ -40,7 +40,7 @@ def test_stored_factors_are_looked_up_by_user_number():
     als, histories, factors = als_and_factors()
     scores = StoredFactors(als, factors).score(histories[[1, 2]], np.array([3, 2]))
     np.testing.assert_allclose(scores[0, als.known_], als.item_factors_[als.known_] @ factors[3], rtol=1e-5)
-    np.testing.assert_array_equal(scores[1], als.score(histories[[2]])[0])
+    np.testing.assert_allclose(scores[1], als.score(histories[[2]])[0], rtol=1e-5, atol=1e-6)
 
 
 def test_a_stored_factor_scores_a_user_without_a_history():

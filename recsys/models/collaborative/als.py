@@ -138,10 +138,22 @@ class ALS(Fading, ALSParameters, Recommender):
         A score is NaN if the item has no factor, or if no liked item of the history has a factor.
         ``users`` is not used.
         """
-        scores = linalg.product(self.user_factors(histories), self.item_factors_.T)
+        return self.score_vectors(self.user_factors(histories), self.can_score(histories))
+
+    def score_vectors(self, user_factors: np.ndarray, has_factor: np.ndarray) -> np.ndarray:
+        """Return the score of every item for each of m user factors, float32[m, items].
+
+        A score is NaN if the item has no factor, or if the user has none.
+
+        Args:
+            user_factors: float32[m, rank].
+            has_factor: bool[m], whether each user has a factor.
+        """
+        scores = linalg.product(user_factors, self.item_factors_.T)
         if not self.known_.all():
             scores[:, ~self.known_] = np.nan
-        scores[~self.can_score(histories)] = np.nan
+        if not has_factor.all():
+            scores[~has_factor] = np.nan
         return scores
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:

@@ -86,14 +86,7 @@ class StoredFactors(Recommender):
         Args:
             users: int[m], the user numbers. None: 0, 1, …, m − 1.
         """
-        factors, is_stored = self._stored(histories, users)
-        scores = np.empty(histories.shape, dtype=np.float32)
-        scores[is_stored] = factors[is_stored] @ self.als.item_factors_.T
-        scores[:, ~self.als.known_] = np.nan
-        folded_in = np.flatnonzero(~is_stored)
-        if len(folded_in):
-            scores[folded_in] = self.als.score(histories[folded_in])
-        return scores
+        return self.als.score_vectors(self.user_vectors(histories, users), self.can_score(histories, users))
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return bool[m]: whether each of m users has a stored factor, or can be folded in.
@@ -105,9 +98,10 @@ class StoredFactors(Recommender):
     def user_vectors(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return the stored factor of each user, or else the fold-in of the history, float32[m, rank]."""
         factors, is_stored = self._stored(histories, users)
-        if is_stored.all():
-            return factors
-        return np.where(is_stored[:, None], factors, self.als.user_factors(histories))
+        folded_in = np.flatnonzero(~is_stored)
+        if len(folded_in):
+            factors[folded_in] = self.als.user_factors(histories[folded_in])
+        return factors
 
     def explain(self, history: Histories, item: int, user: int = 0) -> Explanation:
         """Return what each entry of the history adds to the score of ``item``, as computed by fold-in.
