@@ -106,12 +106,17 @@ def serve(name: str, items: int) -> None:
     """Serve one application on a free port, and print the port."""
     import uvicorn
 
-    from recsys.serving.server import bind
+    from recsys.serving.server import bind, make_config
 
-    application = {"recsys": our_application, "implicit": implicit_application}[name](items)
+    if name == "recsys":
+        config = make_config(our_application(items), seconds=10)
+    else:
+        application = implicit_application(items)
+        config = uvicorn.Config(
+            application, log_config=None, access_log=False, lifespan="off", http="h11", loop="asyncio"
+        )
     listener = bind("127.0.0.1", 0)
     print(listener.getsockname()[1], flush=True)
-    config = uvicorn.Config(application, log_config=None, access_log=False, lifespan="off", http="h11", loop="asyncio")
     asyncio.run(uvicorn.Server(config).serve([listener]))
 
 

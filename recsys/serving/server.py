@@ -7,13 +7,54 @@ import signal
 import socket
 from collections.abc import Callable, Coroutine
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from recsys.errors import ConfigError
 from recsys.serving.service import Service
+
+
+class _JoinedWrites:
+    """A transport that sends all that is written in one step of the event loop at once.
+
+    The head and the body of an answer are written one after the other. Sent alone, each would cost a
+    system call, which wakes the client for a head without a body.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._parts: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        """Plan to send some bytes, after those that were written before."""
+        if not self._parts:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._parts.append(data)
+
+    def close(self) -> None:
+        """Send what was written, and close the connection."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        data = b"".join(self._parts)
+        self._parts.clear()
+        if data:
+            self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+class _Protocol(H11Protocol):
+    """HTTP/1.1 whose answers are sent at once."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to read requests from a connection."""
+        super().connection_made(cast(asyncio.Transport, _JoinedWrites(transport)))
 
 
 class _Server(uvicorn.Server):
@@ -80,6 +121,25 @@ def url_of(listener: socket.socket) -> str:
     return f"http://{host}:{port}/"
 
 
+def make_config(application: ASGIApp, seconds: float) -> uvicorn.Config:
+    """Return the settings of the server of an application.
+
+    Args:
+        seconds: the time that one request may take.
+    """
+    return uvicorn.Config(
+        application,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=int(seconds) + 1,
+        http=_Protocol,
+        loop="asyncio",
+    )
+
+
 def serve(
     application: ASGIApp,
     service: Service,
@@ -91,15 +151,5 @@ def serve(
     Args:
         report_start: called when the server listens.
     """
-    config = uvicorn.Config(
-        application,
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        server_header=False,
-        timeout_keep_alive=30,
-        timeout_graceful_shutdown=int(service.limits.seconds) + 1,
-        http="h11",
-        loop="asyncio",
-    )
+    config = make_config(application, service.limits.seconds)
     asyncio.run(_Server(config, service, report_start).serve([listener]))

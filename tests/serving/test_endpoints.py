@@ -8,10 +8,12 @@ import threading
 
 import pytest
 from pydantic import TypeAdapter
+from uvicorn.server import ServerState
 
 from recsys.serving.endpoints import ENDPOINTS
 from recsys.serving.limits import Limits
 from recsys.serving.problems import ProblemDetails
+from recsys.serving.server import make_config
 
 pytestmark = pytest.mark.slow
 
@@ -313,3 +315,42 @@ def test_metrics_count_requests_by_route_and_not_by_what_clients_send(make_clien
     assert buckets[-1] == 3
     for line in text.splitlines():
         assert re.fullmatch(r'# TYPE \w+ (counter|gauge|histogram)|\w+(\{(\w+="[^"\n]*",?)*\})? [-+.e\d]+', line), line
+
+
+class RecordedTransport(asyncio.Transport):
+    """A connection that keeps what is sent, one entry per call."""
+
+    def __init__(self):
+        super().__init__()
+        self.sent = []
+
+    def write(self, data):
+        self.sent.append(data)
+
+    def is_closing(self):
+        return False
+
+    def close(self):
+        self.sent.append("closed")
+
+
+@pytest.mark.parametrize("is_last", [False, True])
+def test_an_answer_is_sent_at_once(client, is_last):
+    config = make_config(client.application, 10)
+    config.load()
+    transport = RecordedTransport()
+
+    async def ask():
+        protocol = config.http_protocol_class(config, ServerState(), {})
+        protocol.connection_made(transport)
+        connection = b"Connection: close\r\n" if is_last else b""
+        protocol.data_received(b"GET /health HTTP/1.1\r\nHost: localhost\r\n" + connection + b"\r\n")
+        async with asyncio.timeout(20):
+            while not transport.sent:
+                await asyncio.sleep(0)
+
+    asyncio.run(ask())
+    answer = transport.sent[0]
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert answer.endswith(b'\r\n\r\n{"status":"ok"}')
+    assert transport.sent[1:] == ["closed"] * is_last
