@@ -26,9 +26,11 @@ from recsys.serving.problems import Problem, invalid_fields
 
 
 def _check_id(value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise ValueError("an id is text or a whole number")
-    text = str(value)
+    text = value
+    if not isinstance(value, str):
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ValueError("an id is text or a whole number")
+        text = str(value)
     if not text.strip() or len(text) > MAX_ID_LENGTH:
         raise ValueError(f"an id has 1 to {MAX_ID_LENGTH} characters, of which one is no blank")
     # PostgreSQL cannot store this character in a text.

@@ -93,7 +93,8 @@ class StoredFactors(Recommender):
 
         A user can be folded in if a liked item of the history has a factor.
         """
-        return self._stored(histories, users)[1] | self.als.can_score(histories)
+        is_stored = self._stored(histories, users)[1]
+        return is_stored if is_stored.all() else is_stored | self.als.can_score(histories)
 
     def user_vectors(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return the stored factor of each user, or else the fold-in of the history, float32[m, rank]."""
