@@ -2,24 +2,31 @@
 
     PYTHONPATH=.:tests python bench/kill_server.py [KILLS] [URL]
 
-Writes to a new SQLite file, and then to the PostgreSQL database of URL, postgresql://…, if there is one. The exit
-code is 1 if an event was lost or stored twice.
+Writes to a new SQLite file and, at the same time, to the PostgreSQL database of URL, postgresql://…, if one is given.
+The exit code is 1 if an event was lost or stored twice.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import random
 import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from results import table, write_section
 from serving_memory import make_bundle
 from serving_process import ServerProcess, send_events
 
+from recsys.serving.application import make_application
 from recsys.serving.event_store import EVENTS, EventStore
+from recsys.serving.registry import Registry
+from recsys.serving.server import bind, serve, url_of
+from recsys.serving.service import Service
 
 ITEMS = 1_000
 """The number of items of the bundle that is served."""
@@ -28,9 +35,36 @@ MAX_SECONDS = 0.5
 """A server is killed after a random time up to this, from the first event on."""
 
 
+CONTEXT = multiprocessing.get_context("forkserver")
+# The imports of a server take seconds, so it is forked from a process that has them.
+CONTEXT.set_forkserver_preload(["builders", "recsys.serving.application", "recsys.serving.server"])
+
+
+def serve_bundle(bundle: Path, store: str, pipe: Connection) -> None:
+    """Serve a bundle on a free port until the process is killed, and send its URL."""
+    service = Service(Registry({"als": bundle}), store=EventStore(store))
+    listener = bind("127.0.0.1", 0)
+    serve(make_application(service), service, listener, lambda: pipe.send(url_of(listener)))
+
+
+class ForkedServer(ServerProcess):
+    """A server with a store, in a process of its own, ready when this object is made."""
+
+    def __init__(self, bundle: Path, store: str) -> None:
+        receiver, sender = CONTEXT.Pipe(duplex=False)
+        self.process = CONTEXT.Process(target=serve_bundle, args=(bundle, store, sender))
+        self.process.start()
+        sender.close()
+        self.url = receiver.recv()
+
+    def __exit__(self, *error: object) -> None:
+        self.process.kill()
+        self.process.join()
+
+
 def kill_once(bundle: Path, store: str, prefix: str, acknowledged: list[str], unanswered: list[dict]) -> list[dict]:
     """Start a server, send again what had no answer, and kill it while it writes; return what has no answer now."""
-    with ServerProcess(bundle, "--store", store) as server:
+    with ForkedServer(bundle, store) as server:
         for event in unanswered:
             assert server.call("POST", "/events", {"events": [event]})[0] == 202
             acknowledged.append(event["id"])
@@ -62,11 +96,12 @@ def main(kills: int, url: str | None) -> int:
         stores = {"SQLite": str(folder / "events.db")}
         if url is not None:
             stores["PostgreSQL"] = url
-        for kind, store in stores.items():
-            acknowledged, lost, doubled = kill_often(bundle, store, kills)
+        with ThreadPoolExecutor(len(stores)) as executor:
+            counts = list(executor.map(lambda store: kill_often(bundle, store, kills), stores.values()))
+        for kind, (acknowledged, lost, doubled) in zip(stores, counts, strict=True):
             rows.append([kind, str(kills), f"{acknowledged:,}", str(lost), str(doubled)])
             is_wrong |= bool(lost or doubled)
-    body = f"A server is killed (kill -9) up to {MAX_SECONDS:g} seconds after its first event is sent, and started again.\n\n"
+    body = f"A server is killed (kill -9) up to {MAX_SECONDS:g} seconds after its first event, and started again.\n\n"
     body += table(["store", "kills", "events acknowledged", "lost", "stored twice"], rows)
     words = f"{kills} postgresql://…" if url is not None else str(kills)
     command = f"PYTHONPATH=.:tests python bench/kill_server.py {words}"
