@@ -1,13 +1,15 @@
 """Answers per second and their times, beside a minimal server around implicit on the same stack.
 
-    PYTHONPATH=.:tests python bench/serving.py [SECONDS] [ITEMS ...]
+    PYTHONPATH=.:tests python bench/serving.py [ITEMS ...] [--seconds SECONDS]
 
 Items have random factors of rank 64, 2,000 users have 50 events each. Both servers are Starlette on uvicorn, one
-process, and score in one thread on one core; the client is in a process of its own, with 1 and with 8 connections.
+process, and score in one thread on one core; the client is in a process of its own, with 1 and with 8 connections. Then
+requests come at half of the rate that 8 connections reached, whether or not the answers are there.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import os
@@ -120,16 +122,32 @@ def serve(name: str, items: int) -> None:
     asyncio.run(uvicorn.Server(config).serve([listener]))
 
 
-async def load(port: int, requests: list[bytes], connections: int, seconds: float) -> list[float]:
-    """Send requests on some connections for a time, and return the seconds of each answer."""
-    times: list[float] = []
-    end = time.perf_counter() + seconds
+async def load(
+    port: int, requests: list[bytes], connections: int, seconds: float, rate: float | None = None
+) -> list[float]:
+    """Send requests on some connections for a time, and return the seconds of each answer.
 
-    async def one(seed: int) -> None:
-        rng = random.Random(seed)
+    Args:
+        rate: the number of requests per second, at equal intervals. The time of an answer counts from the moment at
+            which its request was due, so waiting for the answer before it counts. None: each connection sends its
+            next request when it has an answer.
+    """
+    times: list[float] = []
+    begin = time.perf_counter()
+
+    async def one(number: int) -> None:
+        rng = random.Random(number)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        while time.perf_counter() < end:
+        due = begin + number / (rate or np.inf)
+        while max(due, time.perf_counter()) < begin + seconds:
             start = time.perf_counter()
+            if rate is not None:
+                if start < due:
+                    await asyncio.sleep(due - start)
+                    # The client itself wakes up to a millisecond late.
+                    due = time.perf_counter()
+                start = due
+                due += connections / rate
             writer.write(rng.choice(requests))
             head = await reader.readuntil(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 200"), head
@@ -138,7 +156,7 @@ async def load(port: int, requests: list[bytes], connections: int, seconds: floa
             times.append(time.perf_counter() - start)
         writer.close()
 
-    await asyncio.gather(*(one(seed) for seed in range(connections)))
+    await asyncio.gather(*(one(number) for number in range(connections)))
     return times
 
 
@@ -173,22 +191,30 @@ def main(seconds: float, sizes: list[int]) -> None:
                 port = int(process.stdout.readline())
                 for kind, requests in requests_of(items).items():
                     asyncio.run(load(port, requests, 1, min(seconds, 1)))
-                    for connections in (1, 8):
+                    rate = None
+                    for load_name, connections in (("1 connection", 1), ("8 connections", 8), ("half of peak", 8)):
                         before = cpu_seconds(process.pid)
-                        times = np.array(asyncio.run(load(port, requests, connections, seconds)))
+                        times = np.array(asyncio.run(load(port, requests, connections, seconds, rate)))
                         cpu = (cpu_seconds(process.pid) - before) / len(times)
                         figures = [f"{ms:.1f}" for ms in np.array([*np.quantile(times, [0.5, 0.99]), cpu]) * 1000]
-                        rate = f"{len(times) / seconds:,.0f}"
-                        rows.append([f"{name}, {items:,} items, {kind}", str(connections), rate, *figures])
+                        answers = len(times) / seconds
+                        rows.append([f"{name}, {items:,} items, {kind}", load_name, f"{answers:,.0f}", *figures])
+                        if connections > 1:
+                            rate = answers / 2
                 process.terminate()
-    heads = ["", "connections", "answers/s", "p50, ms", "p99, ms", "CPU of the server, ms"]
+    heads = ["", "load", "answers/s", "p50, ms", "p99, ms", "CPU of the server, ms"]
     body = f"{seconds:g} seconds each; server and client share the cores.\n\n" + table(heads, rows)
-    write_section("serving", "Serving", "PYTHONPATH=.:tests python bench/serving.py", body)
+    words = " ".join(map(str, sizes))
+    command = f"PYTHONPATH=.:tests python bench/serving.py {words} --seconds {seconds:g}"
+    write_section("serving", "Serving", command, body)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--serve"]:
         serve(sys.argv[2], int(sys.argv[3]))
     else:
-        words = sys.argv[1:]
-        main(float(words[0]) if words else 5.0, [int(word) for word in words[1:]] or [27_000, 1_000_000])
+        parser = argparse.ArgumentParser()
+        parser.add_argument("items", nargs="*", type=int, default=[27_000, 1_000_000])
+        parser.add_argument("--seconds", type=float, default=5.0)
+        arguments = parser.parse_args()
+        main(arguments.seconds, arguments.items)
