@@ -99,6 +99,7 @@ spark.stop()
 """
 
 
+@pytest.mark.long
 @pytest.mark.subprocess
 def test_a_task_that_fails_once_is_counted_and_changes_nothing(tmp_path):
     """In a process of its own: the session of the tests allows a task no second attempt."""
