@@ -334,6 +334,16 @@ def test_a_damaged_file_of_a_run_is_one_message(place, name, capsys):
             assert "Traceback" not in said
 
 
+@pytest.mark.slow
+def test_a_value_of_another_type_that_only_a_table_shows_is_damage(place, capsys):
+    manifest = place / "run" / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"commit": [[]]}))
+    before = (place / "run" / "report.html").read_bytes()
+    assert run_verb(["report", str(place / "run")]) == 2
+    assert "one of its files is damaged" in capsys.readouterr().err
+    assert (place / "run" / "report.html").read_bytes() == before
+
+
 def test_a_report_of_a_bundle_is_refused(place, capsys):
     assert run_verb(["report", str(place / "als")]) == 2
     assert "this is a bundle" in capsys.readouterr().err

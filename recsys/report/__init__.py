@@ -32,23 +32,25 @@ def write_report(run: str | Location | RunFolder) -> Location:
     """
     if isinstance(run, RunFolder):
         folder = run
-        report = build_report(folder)
+        texts = _render(folder)
     else:
         folder = RunFolder.open(run)
         if folder.has(run_files.BUNDLE_CARD):
             raise RunFolderError(f"{run}: this is a bundle, which has no results per user. Name the run it is made of.")
         with damage_explained(run):
-            report = build_report(folder)
-    tables = table_files(report)
+            texts = _render(folder)
     # Tables of an earlier report are removed; files with other names belong to the user.
     older_tables = folder.local(run_files.REPORT_TABLES).glob("*")
     obsolete = [file for file in older_tables if is_table_name(file.name) and file.is_file()]
-    folder.write_texts(
-        {
-            run_files.REPORT_MARKDOWN: render_markdown(report),
-            run_files.REPORT_HTML: render_html(report),
-            **{f"{run_files.REPORT_TABLES}/{name}": text for name, text in tables.items()},
-        },
-        [f"{run_files.REPORT_TABLES}/{file.name}" for file in obsolete],
-    )
+    folder.write_texts(texts, [f"{run_files.REPORT_TABLES}/{file.name}" for file in obsolete])
     return folder.location / run_files.REPORT_HTML
+
+
+def _render(folder: RunFolder) -> dict[str, str]:
+    """Return the name and the content of each file of the report."""
+    report = build_report(folder)
+    return {
+        run_files.REPORT_MARKDOWN: render_markdown(report),
+        run_files.REPORT_HTML: render_html(report),
+        **{f"{run_files.REPORT_TABLES}/{name}": text for name, text in table_files(report).items()},
+    }
