@@ -520,7 +520,7 @@ class SparkEngine(Engine):
         return self.likes
 
     def _users_with_seen_items(self, *, everyone: bool) -> DataFrame:
-        """Return (user, seen), the items that the lists of each user leave out.
+        """Return (user, user_id, seen), the items that the lists of each user leave out.
 
         The table is computed and written once, and then read for every model.
 
@@ -536,7 +536,7 @@ class SparkEngine(Engine):
             history = self.split.history
             if not self.config.recommend.exclude_seen:
                 history = history.limit(0)
-            users = self.split.users.select(F.col("row").alias("user"))
+            users = self.split.users.select(F.col("row").alias("user"), USER)
             seen = collect_seen_items(history, users)
             self._seen_of_everyone = write_and_read(seen, self.work / "seen-of-everyone")
         return self._seen_of_everyone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import subprocess
 from dataclasses import dataclass
@@ -63,5 +64,13 @@ def start_client() -> HadoopClient:
     os.environ["JAVA_HOME"] = find_java().home
     # What the JVM logs while it starts says nothing about the file systems.
     gateway = launch_gateway(popen_kwargs={"stderr": subprocess.DEVNULL})
+    atexit.register(_end, gateway)
     spark = gateway.jvm.org.apache.spark
     return HadoopClient(gateway, spark.deploy.SparkHadoopUtil.get().newConfiguration(spark.SparkConf()))
+
+
+def _end(gateway: Any) -> None:
+    """End the JVM of a gateway, which ends when its input does."""
+    gateway.shutdown()
+    gateway.proc.stdin.close()
+    gateway.proc.wait()

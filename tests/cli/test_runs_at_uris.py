@@ -5,6 +5,7 @@ import shutil
 import pytest
 from s3_server import s3_server
 
+from recsys import storage
 from recsys.cli import run_verb
 from recsys.config import parse_config
 from recsys.locations import Uri
@@ -28,6 +29,8 @@ def local(tmp_path_factory, world_files):
 @pytest.fixture
 def uri(local, monkeypatch):
     """The URI of the same run on an S3 server."""
+    # A session of another test in this process would be asked first, and has no library for S3.
+    monkeypatch.setattr(storage, "_spark_opener", None)
     with s3_server() as (url, objects):
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "anyone")

@@ -188,7 +188,7 @@ def ladders(kind: str, max_rank: int) -> tuple[Ladder, ...]:
         kind: a key of :data:`LADDERS`.
         max_rank: the largest useful rank, usually the number of users or of items.
 
-    >>> ladders("als", 50)[2]
+    >>> ladders("als", 50)[-1]
     Ladder(rungs=({'rank': 16}, {'rank': 32}, {'rank': 50}), start=2)
     """
     capped_ladders = []

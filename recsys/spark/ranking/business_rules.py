@@ -55,13 +55,13 @@ def compile_rules_in_rows(rules: Rules, users: DataFrame, items: pd.DataFrame) -
 
 
 def exclude_denied_items(users: DataFrame, denied: csr_array, denied_users: Sequence[Any]) -> DataFrame:
-    """Return the columns (user, seen), where ``seen`` also has the items that rules deny to the user.
+    """Return ``users``, where ``seen`` also has the items that rules deny to the user.
 
     So these items are left out of lists like seen ones. If nothing is denied, ``users`` is returned
     unchanged.
 
     Args:
-        users: columns (user, seen array<int>), where ``user`` is a row or an id of any kind.
+        users: columns (user, seen array<int>, …), where ``user`` is a row or an id of any kind.
         denied: csr (denied users, items), the denied items.
         denied_users: the user of each row of ``denied``, as in the column ``user``.
     """
@@ -74,7 +74,7 @@ def exclude_denied_items(users: DataFrame, denied: csr_array, denied_users: Sequ
     table = F.broadcast(users.sparkSession.createDataFrame(rows, "key string, denied array<int>"))
     joined = users.join(table, F.col("user").cast("string") == F.col("key"), "left")
     seen = F.coalesce(F.array_sort(F.array_union("seen", "denied")), F.col("seen"))
-    return joined.select("user", seen.alias("seen"))
+    return joined.withColumn("seen", seen).drop("key", "denied")
 
 
 def shortfall_reasons(users: DataFrame, scorer: Scorer, k: int) -> DataFrame:

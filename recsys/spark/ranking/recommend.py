@@ -64,13 +64,13 @@ class ListSettings:
 
 
 def collect_seen_items(history: DataFrame, users: DataFrame) -> DataFrame:
-    """Return the columns (user, seen): the items that each user has seen, as an ascending array<int>.
+    """Return ``users`` with the column ``seen``: the items that each user has seen, as an ascending array<int>.
 
     The array is empty for a user without a history.
 
     Args:
         history: columns (user, item), one row per pair.
-        users: columns (user), the users of the result.
+        users: columns (user, …), the users of the result.
     """
     seen = history.groupBy("user").agg(F.sort_array(F.collect_list("item")).alias("seen"))
     return users.join(seen, "user", "left").withColumn("seen", F.coalesce("seen", F.array().cast("array<int>")))
