@@ -20,8 +20,7 @@ from recsys.recommender import FitsFromSums, Recommender
 from recsys.runfolder import RunFolder
 
 Progress = Callable[[str, int, int], None]
-"""A function that reports progress. It is called with (name of the step, units done, units in
-all).
+"""A function that reports progress. It is called with (name of the step, units done, total units).
 """
 
 
@@ -125,7 +124,9 @@ class Engine(ABC):
 
     @contextmanager
     def started(self, meter: Meter) -> Iterator[None]:
-        """Start what the run folder needs before it is made. Nothing on the engines of this process.
+        """Start what must run before the run folder is made.
+
+        By default nothing is started. The Spark engine starts its session here.
 
         Args:
             meter: measures the time and memory of the start.

@@ -34,11 +34,11 @@ def fingerprint(path: Path) -> str:
 
 
 def fingerprint_in_background(locations: Sequence[str]) -> Future[dict[str, str]]:
-    """Start to compute the fingerprints of tables, and return the future dict: location -> fingerprint.
-
-    A thread reads the files while the caller goes on, and ends with the process. For a table on
-    another file system, or one that cannot be read, the dict has the reason in place of the
+    """Start to compute the fingerprints of tables, and return a Future of a dict: location ->
     fingerprint.
+
+    A background thread reads the files; it does not keep the process alive. For a table that is on
+    another file system or cannot be read, the dict has the reason in place of the fingerprint.
 
     Args:
         locations: paths or URIs of files and folders.

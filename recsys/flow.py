@@ -36,7 +36,7 @@ def run(
     Args:
         config: a config, or the path of its TOML file.
         engine: the engine to use. None: the engine that the config names.
-        progress: a function that is called with (name of the step, units done, units in all) during
+        progress: a function that is called with (name of the step, units done, total units) during
             the longer steps. None: no progress is reported.
 
     Raises:

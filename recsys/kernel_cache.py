@@ -38,7 +38,7 @@ NOTICE = "Compiling kernels: the first time on this machine this can take a minu
 """What the user reads while kernels are compiled."""
 
 SILENT_SECONDS = 1.0
-"""The notice is given only after kernels were compiled for this number of seconds in all."""
+"""The notice is given only after compilation took this number of seconds in total."""
 
 
 class ByContent(UserProvidedCacheLocator):

@@ -25,9 +25,10 @@ _running: ContextVar[str] = ContextVar("running", default="")
 
 @contextmanager
 def running_step(name: str) -> Iterator[None]:
-    """Log at level DEBUG that a step runs, and after the block that the enclosing step runs again.
+    """Log at level DEBUG that a step runs. After the block, log that the enclosing step runs again.
 
-    So the latest line always names what runs now. A line reads ``fit als …``.
+    So the latest line always names the step that runs now. A line reads ``fit als …``. After the
+    block of an outermost step, nothing is logged.
 
     Args:
         name: the name of the step, for example ``fit als``.

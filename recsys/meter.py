@@ -48,8 +48,8 @@ class Meter:
             order in which hops end. The roles are those of :func:`memory_mb`. The total is the peak
             of the sum, not the sum of the peaks.
         further_costs: a function that an engine sets to measure more of each hop. It is called with
-            the name of the hop and returns a context manager, inside which the hop runs. The
-            context manager gives a dict in its ``as``. When the hop ends, the entries of this dict
+            the name of the hop and returns a context manager, inside which the hop runs. ``with …
+            as`` of this context manager gives a dict. When the hop ends, the entries of this dict
             are added to those of the hop.
     """
 
@@ -158,9 +158,9 @@ def memory_mb(unrelated: set[int] | None = None) -> dict[str, float]:
     and ``total``, and the number is the largest memory of this process so far.
 
     Args:
-        unrelated: ids of running processes that do not descend from this one. They are not looked
-            at, because no process becomes a descendant later. The function brings the set up to
-            date, so that a further call with it takes a small part of the time.
+        unrelated: ids of running processes that do not descend from this one. These processes are
+            not read again, because no process becomes a descendant later. The function updates the
+            set, so the next call with the same set is much faster. None: all processes are read.
     """
     if not _PROC.is_dir():
         # macOS reports bytes, other systems without /proc report KiB.

@@ -1,7 +1,7 @@
 """The interface of a model that predicts ratings: the value that a user gives to an item.
 
-It is another question than that of :mod:`recsys.recommender`, whose models order items for a list.
-A model of ratings learns from the values alone, and is judged by the size of its errors
+A model of :mod:`recsys.recommender` orders items for a list. A model of ratings answers another
+question: it learns from the values alone, and is judged by the size of its errors
 (``[judge] task = "ratings"``, docs/ratings.md).
 """
 

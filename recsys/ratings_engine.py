@@ -69,7 +69,7 @@ class TestPart:
         train: the ratings that models learn from.
         users, items: int[n], the rows of the users and of the items of the tested pairs in train,
             -1 if train does not have them.
-        features: what is known of the items of train. None if nothing is.
+        features: the features of the items of train. None if there are none.
     """
 
     fold: int
@@ -357,13 +357,15 @@ def configured_model(name: str, config: Config) -> RatingModel:
 
 
 def quarter_of_entries(train: Interactions, seed: int, number: int) -> np.ndarray:
-    """Return the quarter of train, 0 to 3, in which each entry is, int8[n].
+    """Divide the entries of train into quarters 0 to 3, and return the quarter of each: int8[n].
 
-    The entries are ordered by a hash, and the order is cut into four parts of one size, or sizes that
-    differ by 1.
+    The entries are sorted by a hash, and the sorted entries are cut into four parts. The sizes of
+    the parts differ by at most 1.
 
     Args:
-        seed, number: the seed of the run and the number of the division. Others give other quarters.
+        train: the n entries.
+        seed: the seed of the run.
+        number: the number of the division. Another seed or number gives other quarters.
     """
     bits = hash_words(seed ^ REFIT_SALT, np.array(number), train.user, train.item)
     quarter = np.empty(len(train), dtype=np.int8)

@@ -169,12 +169,11 @@ class Recommender(ABC):
         return None
 
     def source(self, histories: Histories, items: np.ndarray, users: np.ndarray | None = None) -> np.ndarray:
-        """Return int8[m, k]: the position in :attr:`sources` of the model that scored each listed
-        item.
+        """Return which model scored each listed item: int8[m, k], positions in :attr:`sources`.
 
         Args:
             histories: the histories of the m users.
-            items: int[m, k], rows of items. -1 is padding; the result has any number there.
+            items: int[m, k], rows of items. -1 is padding. The result is undefined there.
             users: as in :meth:`score`.
         """
         return np.zeros(items.shape, dtype=np.int8)
@@ -231,8 +230,8 @@ class FitsFromSums(Recommender):
         matrix.
 
         The names, shapes and dtypes are the same for every group of users, also for a group of no
-        users, so results can be added. An integer sum over no users, where others are float, would
-        cut off fractions.
+        users. So the results of groups can be added without a change of dtype: a sum that starts
+        with integers would lose the fractions of the others.
 
         Raises:
             InputError: the histories lack what the model learns from, such as times.

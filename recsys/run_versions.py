@@ -9,8 +9,8 @@ A folder cannot be renamed in one step in an object store, so a run is never mov
 A version is written under a name of its own. When all its files are there, ``current.json`` is
 replaced as the last step. So at every moment a reader finds a whole old or a whole new run:
 
-* A reader reads ``current.json`` once, and then only files of that version, by name. So it depends on
-  no listing for what belongs to the run, and files of two runs are never mixed.
+* A reader reads ``current.json`` once, and then only files of that version, by name. So it needs no
+  list of the folder to know what belongs to the run, and files of two runs are never mixed.
 * A file that is missing or has another size, for example in a copy that was cut short, is an error.
 * A driver that is killed leaves ``current.json`` as it was. Its version is not named by it.
 * Of several writers, the last one that replaces ``current.json`` wins, as on a disk.
@@ -46,7 +46,10 @@ from recsys.run_files import CURRENT, MANIFEST, SUCCESS, WORK
 from recsys.storage import FileStatus, RemoteFolder, open_folder
 
 ABANDONED_DAYS = 7
-"""Days without any change after which an unnamed version is taken for that of a killed driver."""
+"""Days without any change after which a version that ``current.json`` does not name is removed.
+
+Its driver was probably killed.
+"""
 
 _VERSION = re.compile(r"run-\d{8}T\d{6}Z-[0-9a-f]{16}")
 _REPORT = re.compile(
@@ -127,9 +130,10 @@ class Version:
         return bool(self.names(name))
 
     def names(self, name: str) -> list[str]:
-        """Return ``name``, if it is a file, or the names of the files in the folder ``name``.
+        """Return the sorted names of the files in the folder ``name``; of a file, ``[name]``.
 
-        The empty text is the name of the whole version.
+        Names are relative to the folder of the version. The empty text names that folder itself.
+        The list is empty if there is neither a file nor a folder of this name.
         """
         if self.files is not None:
             return sorted(file for file in self.files if f"{file}/".startswith(f"{name}/" if name else ""))

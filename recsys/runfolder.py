@@ -166,7 +166,11 @@ class RunFolder:
         return self.version.folder.uri / name
 
     def subfolder(self, name: str) -> RunFolder:
-        """Return a new folder inside this one, for the files of a fold, and make it."""
+        """Make a folder inside this one, for the files of a fold, and return it.
+
+        Raises:
+            FileExistsError: the folder exists.
+        """
         path = self.path / name
         path.mkdir(parents=True)
         version = None
@@ -208,7 +212,8 @@ class RunFolder:
             obsolete: the names of old files that are removed.
 
         Raises:
-            RunFolderError: a file cannot be written. All files are then as they were.
+            RunFolderError: a file cannot be written. On this machine, all files are then as they
+                were. At a URI, the files before it are already replaced.
         """
         try:
             if self.version is None or self.version.files is None:

@@ -102,10 +102,10 @@ FEW = 100
 
 
 def canonical_int64(values: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return texts as int64[n], and bool[n]: whether each text is a canonical integer that fits in
-    64 bits.
+    """Parse texts as integers of 64 bits, and return the numbers and which texts are integers.
 
-    The number is 0 for a text that is not canonical.
+    Returns int64[n] and bool[n]. A text is an integer only in its canonical form (``"7"``, not
+    ``"007"`` or ``"+7"``), and only if it fits in 64 bits. The number of any other text is 0.
 
     Args:
         values: n texts, none of which is missing.
@@ -157,6 +157,10 @@ def unify_ids(*columns: pd.Series) -> list[pd.Series]:
         columns: Series of integers or text without missing values, or categorical Series, in which
             nulls stay null. All categories of a categorical column count, even those that no row
             uses.
+
+    Returns:
+        The columns in the order of the arguments. A categorical column stays categorical, with its
+        categories in ascending order, unless its categories are integers already.
     """
     parsed = []
     for column in columns:

@@ -237,7 +237,7 @@ class ArrowFolder:
             return str(stream.read().decode("utf-8"))
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a file. An object store shows it when it is complete."""
+        """Write or replace a file. In an object store, readers see it only when it is complete."""
         with self.files.open_output_stream(f"{self.path}/{name}", compression=None) as stream:
             stream.write(text.encode("utf-8"))
 

@@ -481,10 +481,11 @@ class Reviews:
             train does not have the user.
         item: int64[n], the row of the item.
         text: object[n], the texts.
-        score: float64[n], the score of the review, else the rating that the user gave to the item
-            in train, NaN without either.
-        is_filled: bool[n], whether train has a rating of the pair that was predicted from the text.
-        user_ids: the ids of the users, categories, null where a review does not say who wrote it.
+        score: float64[n], the score of the review. If the review has none, the rating that the user
+            gave to the item in train. NaN if there is neither.
+        is_filled: bool[n], whether the rating of the pair in train was predicted from the text.
+        user_ids: a categorical Series of length n, the id of the user. It is null if the review
+            does not say who wrote it.
     """
 
     user: np.ndarray
@@ -616,10 +617,10 @@ RETRAIN_AT = 0.05
 
 @dataclass(frozen=True)
 class Update:
-    """What new events have changed in a saved model, without training (a bundle, or a run on Spark).
+    """What changed when new events were added to a saved model without training.
 
-    The *drift* says how far the item factors Y of the training are from Y', which the present
-    users would give: ‖Y' − Y‖ / ‖Y‖.
+    The saved model is a bundle, or a run on Spark. The *drift* is ‖Y' − Y‖ / ‖Y‖. Y are the item
+    factors from the training, and Y' are the item factors that fit the present user factors best.
 
     Attributes:
         events: number of new events that could be read.
@@ -627,10 +628,11 @@ class Update:
         users_changed: number of users of the saved model with new events.
         items_new: number of items that got a factor from the new events; 0 for a model other than
             ALS.
-        retrain_at: growth of the drift, or share of events left out, above which to retrain.
+        retrain_at: limit of the growth of the drift, and of the share of events left out. Above it,
+            the model should be retrained.
         events_left_out: number of events on items that the model cannot learn without training.
         events_not_newer: number of events that are not newer than the newest event of the saved
-            model. Events that it has already are among them, and then count twice.
+            model. Some of them may be events that the model already has; these count twice.
         drift_before, drift_after: the drift without and with the new events, NaN for a model other
             than ALS.
         overlap: mean share of common items in the first ten positions of the updated and of a

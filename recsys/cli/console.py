@@ -180,7 +180,7 @@ class StatusLines(logging.Handler):
 def progress() -> Iterator[Steps | StatusLines]:
     """Show the progress of steps during the block, and yield the object to report it to.
 
-    Progress is reported by calling this object with (name of the step, units done, units in all).
+    Progress is reported by calling this object with (name of the step, units done, total units).
     On a terminal it is shown as bars, which disappear when the block ends. If stderr is not a
     terminal, it is one line every :data:`STATUS_SECONDS` seconds.
     """

@@ -50,7 +50,7 @@ BLOCK = 1 << 18
 """The number of bytes that are read at a time."""
 
 Progress = Callable[[int, int], None]
-"""A function that reports progress. It is called with (bytes done, bytes in all)."""
+"""A function that reports progress. It is called with (bytes done, total bytes)."""
 
 
 def fetch_data_set(name: str, folder: str | Path, *, progress: Progress | None = None) -> Path:
