@@ -275,9 +275,9 @@ def _encode_field(column: pd.Series) -> tuple[csr_array, list[str]]:
 def is_list_field(column: pd.Series) -> bool:
     """Return whether the cells of a column are lists, such as lists of genres.
 
-    They are if some cell is a list. Texts with ``|`` are lists if at least
-    :data:`LIST_SHARE` of the cells that are not empty have one, or if at least half of all parts
-    between them occur more than once. So the titles "Alien" and "Up | Director's cut" are no lists.
+    They are if some cell is a list. Texts with ``|`` are lists if at least :data:`LIST_SHARE` of
+    the cells that are not empty have one, or if at least half of all parts between them occur more
+    than once. So the titles "Alien" and "Up | Director's cut" are not lists.
     """
     has_lists = any(isinstance(value, list | tuple | set | np.ndarray) for value in column)
     return has_lists or _are_lists([_cell_values(value) for value in column])

@@ -1,4 +1,4 @@
-"""Scores predicted from what people write: TF-IDF of words and pairs of words, and a ridge regression."""
+"""Predict the scores of reviews from their words, by ridge regression on TF-IDF weights."""
 
 from __future__ import annotations
 
@@ -16,31 +16,37 @@ from recsys.errors import InputError
 from recsys.linalg import one_blas_thread
 
 STRENGTHS = (0.3, 0.6, 1.0, 2.0, 4.0)
-"""The strengths of the ridge that are tried."""
+"""The strengths of the ridge penalty that are tried."""
 
 FOLDS = 5
 
 LEAST_REVIEWS = 50
-"""Smallest number of reviews with a score from which scores of others are predicted."""
+"""Smallest number of reviews with a score from which the scores of other texts are predicted."""
 
 
 @dataclass
 class ReviewScores:
     """Predicts the score of a review from its words and pairs of neighbouring words.
 
-    The strength of the ridge is the one with the smallest error over five folds of the reviews, which are
-    made by a hash of the text, so that equal texts are in the same fold. The error of these folds is kept.
-    It is the smallest of five such errors, so it is slightly too small for new reviews.
-    If all scores are whole numbers, cut-offs on the predictions give whole scores whose shares are those
-    of the given ones.
+    :meth:`fit` divides the reviews into five folds by a hash of the text, so equal texts are in the
+    same fold. Each fold is predicted from the other four. Of the ridge penalties in
+    :data:`STRENGTHS`, the one with the smallest error is used. This error is the smallest of five,
+    so it is slightly too small for new reviews.
+
+    If all scores of :meth:`fit` are whole numbers, :meth:`whole_scores` rounds predictions by
+    cut-offs. These are chosen so that each whole score has the same share among the rounded
+    predictions as among the scores of :meth:`fit`.
 
     Attributes:
-        record: ``reviews``, the number of reviews; ``strength``; and on the folds ``rmse``, ``rmse_of_mean``
-            (if each score is predicted by the mean) and ``pearson``.
+        record: name -> number: ``reviews``, the number of reviews with a score; ``strength``, the
+            chosen penalty; and over the five folds ``rmse`` and ``pearson`` of the predictions, and
+            ``rmse_of_mean``, the error if every score is predicted by the mean.
         held_out: float64[n], the prediction of each review of :meth:`fit` from the other four folds,
-            within the range of the given scores. NaN where no word is in two of their scored reviews.
-        cut_offs: float64[levels - 1], ascending, between the whole scores ``levels``. None if scores are
-            not whole.
+            within the range of the scores. It is NaN if none of the words of the review is in at
+            least two reviews with a score in these folds.
+        levels: float64[levels], the distinct whole scores, ascending. None if scores are not whole.
+        cut_offs: float64[levels - 1], ascending, the limits between neighbouring levels. None if
+            scores are not whole.
     """
 
     record: dict[str, float] = field(default_factory=dict)
@@ -56,9 +62,9 @@ class ReviewScores:
         Args:
             texts: one text per review.
             scores: float64[n]. NaN for a review without a score, from which nothing is learned.
-            groups: the item of each review, if all reviews of one item must be in one fold: then
-                ``held_out`` and the errors are those for items none of whose scores is known. None:
-                folds are made by the texts.
+            groups: the item of each review. Then all reviews of one item are in one fold, so
+                ``held_out`` and the errors are those for items without any known score. None: folds
+                are made by a hash of the texts.
 
         Raises:
             InputError: there are fewer than ``LEAST_REVIEWS`` reviews with a score, all scores are
@@ -112,7 +118,8 @@ class ReviewScores:
     def predict(self, texts: Sequence[str] | np.ndarray) -> np.ndarray:
         """Return the predicted score of each text, float64[n], within the range of the given scores.
 
-        NaN for a text without a word that two reviews with a score have.
+        The prediction is NaN if none of the words of the text is in at least two of the reviews
+        with a score.
         """
         # scikit-learn refuses to transform no texts at all.
         if not len(texts):
@@ -122,9 +129,12 @@ class ReviewScores:
         return np.where(np.diff(matrix.indptr) > 0, predicted, np.nan)
 
     def whole_scores(self, predicted: np.ndarray) -> np.ndarray:
-        """Return predictions as whole scores by the cut-offs, float64[n], NaN where a prediction is.
+        """Round predictions to whole scores by the cut-offs, and return them: float64[n].
 
-        Predictions are unchanged if the given scores were not whole.
+        NaN stays NaN. All predictions are unchanged if the scores of :meth:`fit` were not whole.
+
+        Args:
+            predicted: float64[n], the predictions.
         """
         if self.levels is None or self.cut_offs is None:
             return predicted
@@ -160,10 +170,12 @@ class ReviewScores:
         return float(self._ridge.intercept_)
 
     def strongest_words(self, count: int) -> tuple[list[str], list[str]]:
-        """Return the words and pairs of words with the largest weights, and those with the smallest.
+        """Return the words and pairs of words with the largest weights, and with the smallest.
+
+        Each of the two lists begins with the most extreme weight.
 
         Args:
-            count: the length of each of the two lists, if there are as many words.
+            count: the length of each list. It is shorter if there are fewer words.
         """
         names = self._names
         order = np.argsort(self._ridge.coef_, kind="stable")
@@ -171,25 +183,31 @@ class ReviewScores:
 
 
 def scores_of_items(item_ids: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
-    """Return one row per item: item_id, score, error and reviews, sorted by item_id.
+    """Estimate the mean score of each item by empirical Bayes, and return one row per item.
 
-    ``score`` is the mean score of the item's reviews, drawn towards the mean of all items as far as the
-    scores of one item differ (empirical Bayes: with n reviews, variance σ² within items and τ² between
-    them, the weight w of the item's own mean is τ² / (τ² + σ²/n), and the mean of all items is that of
-    the items' means with weights 1 / (τ² + σ²/n)). ``error`` is the standard deviation of the item's true
-    mean around it, the root of (1 − w) τ² + (1 − w)² V, where V is the variance of the mean of all items.
-    That σ² and τ² are estimates themselves is not counted.
+    The columns are ``item_id`` (ascending), ``score``, ``error`` and ``reviews`` (the number n of
+    reviews of the item). With the variance σ² of scores within an item and the variance τ² of the
+    true means of items:
 
-    σ² is the mean square within items, and τ² follows from the sum of squares between them, without
-    bias for any numbers of reviews, then is at least 0. If no item has two different scores, σ² cannot
-    be estimated: scores are plain means, and errors are NaN. If there is only one item, τ² cannot: its
-    score is the plain mean, and its error the standard error σ / √n.
+        score = m + w · (mean of the item − m)            w = τ² / (τ² + σ²/n)
+        error = √((1 − w) τ² + (1 − w)² V)                V = variance of m
+
+    m is the mean of the means of all items, with the weights 1 / (τ² + σ²/n). So the score of an
+    item with few reviews is close to m. ``error`` is the standard deviation of the true mean around
+    ``score``. It ignores that σ² and τ² are estimates.
+
+    σ² is the mean square within items. τ² is estimated from the sum of squares between items; the
+    estimate is unbiased for any numbers of reviews, and a negative one is replaced by 0.
+
+    If every item has equal scores, σ² cannot be estimated: ``score`` is the plain mean and
+    ``error`` is NaN. If there is only one item, τ² cannot be estimated: ``score`` is the plain mean
+    and ``error`` is the standard error σ / √n.
 
     Source: DerSimonian and Laird, Controlled Clinical Trials 1986; Henderson, Biometrics 1975.
 
     Args:
-        item_ids: the item of each review.
-        scores: float64[n], finite.
+        item_ids: the item of each of r reviews.
+        scores: float64[r], finite.
     """
     item, ids = pd.factorize(np.asarray(item_ids), sort=True)
     n = np.bincount(item)

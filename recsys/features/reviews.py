@@ -1,4 +1,4 @@
-"""The reviews that models of one train part may learn from, and ratings filled in from their texts."""
+"""Select the reviews that models of a train part may learn from, and predict ratings from texts."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ def reviews_of_train(
 ) -> Reviews:
     """Return the reviews that models of a train part may learn from.
 
-    A review by a tested user of the tested item is left out, for it says what is to be predicted.
-    So are reviews of items that are no candidates of train. A review without a score gets the
-    rating of its user and item in train, if the values of train are ratings.
+    Two kinds of reviews are left out: those of a tested (user, item) pair, because they would
+    reveal the rating that is to be predicted, and those of items that are not in ``train.items``. A
+    review without a score gets the rating of its user and item in train, if there is one and
+    ``has_ratings`` is True.
 
     Args:
         table: the table of reviews, see :class:`recsys.data.reading.read.Tables`.
         train: the ratings of the train part.
         test: the ratings of the test part. None: no pair is tested.
-        has_ratings: whether the values of train are on the scale of the scores. False for logs of
-            likes, where a value says how often.
+        has_ratings: whether the values of train are on the scale of the scores. False for logs
+            whose values are counts or weights.
     """
     keep = train.items.rows(table[ITEM]) >= 0
     if test is not None:
@@ -54,9 +55,10 @@ def reviews_of_train(
 
 
 def hide_unknown_pairs(table: pd.DataFrame, train: Interactions) -> pd.DataFrame:
-    """Return a table of reviews without those by a user of train of an item that this user has no entry for.
+    """Leave out the reviews of users of train that are about a pair without an entry in train.
 
-    Such a review can be of a pair of the test part, which a search for settings may not read.
+    Such a review can be about a pair of the test part, which a search for settings may not read.
+    Reviews of unknown users, and of users who are not in train, are kept.
 
     Args:
         table: the table of reviews.
@@ -68,10 +70,12 @@ def hide_unknown_pairs(table: pd.DataFrame, train: Interactions) -> pd.DataFrame
 
 
 def add_reviewed_items(items: pd.DataFrame | None, reviews: pd.DataFrame | None) -> pd.DataFrame | None:
-    """Return the items table with a row for every item of the table of reviews, so that it is a candidate.
+    """Add to the items table a row for each item that only the reviews have, and return the table.
+
+    So every reviewed item is a candidate.
 
     Args:
-        items, reviews: the tables, or None. The result is None if both are.
+        items, reviews: the tables, or None. The result is None if both are None.
     """
     if reviews is None:
         return items
@@ -82,19 +86,21 @@ def add_reviewed_items(items: pd.DataFrame | None, reviews: pd.DataFrame | None)
 
 
 def score_items(reviews: Reviews, items: IdMap) -> tuple[ReviewScores, np.ndarray]:
-    """Return what words say, and the text score of each item, float64[items], NaN without a known word.
+    """Fit the weights of words, and return them and the text score of each item, float64[items].
 
-    Each text is scored by words that were learned from the reviews of other items, so that the text
-    scores of old items are as far from the truth as those of new ones. The score of an item is the mean
-    of its texts, drawn towards the mean of all items by its variance
-    (:func:`recsys.features.review_scores.scores_of_items`).
+    The score of a text is predicted by word weights that were learned from the reviews of other
+    items alone. So the text scores of items with known scores have errors as large as those of new
+    items. The text score of an item is the mean over its texts, moved towards the mean of all items
+    (:func:`recsys.features.review_scores.scores_of_items`). It is NaN for an item that has no text
+    with a known word.
 
     Args:
         reviews: the reviews of a train part.
         items: the id map of its items.
 
     Raises:
-        InputError: there are too few reviews with a score to learn what words say.
+        InputError: the weights of words cannot be learned, for example because too few reviews have
+            a score (:meth:`recsys.features.review_scores.ReviewScores.fit`).
     """
     scores = ReviewScores().fit(reviews.text, reviews.score, groups=items.ids_of(reviews.item))
     has_words = np.isfinite(scores.held_out)
@@ -105,10 +111,16 @@ def score_items(reviews: Reviews, items: IdMap) -> tuple[ReviewScores, np.ndarra
 
 
 def text_scores(features: Features, items: IdMap) -> tuple[ReviewScores, np.ndarray]:
-    """Return :func:`score_items` of the reviews of some features, which is computed only once for them.
+    """Return the result of :func:`score_items` for the reviews of ``features``.
+
+    It is computed once per object ``features``, and stored as long as that object exists.
+
+    Args:
+        features: the features of the items, with their reviews.
+        items: the id map of the items.
 
     Raises:
-        InputError: there are no reviews, or too few with a score.
+        InputError: there are no reviews, or the weights of words cannot be learned from them.
     """
     reviews = features.reviews
     if reviews is None:
@@ -117,11 +129,12 @@ def text_scores(features: Features, items: IdMap) -> tuple[ReviewScores, np.ndar
 
 
 def add_review_columns(items: pd.DataFrame, reviews: Reviews, item_map: IdMap) -> pd.DataFrame:
-    """Return the items table with what people wrote, so that models of lists can use it as features.
+    """Return the items table with two columns from the reviews, as features for models of lists.
 
     The column ``review_words`` has all texts of an item, and ``review_score`` its text score
-    (:func:`score_items`). The second one is left out where no score can be learned: with fewer than
-    ``LEAST_REVIEWS`` scores, or if all are equal.
+    (:func:`score_items`). Items without a review have missing values. The column ``review_score``
+    is left out if there are fewer than ``LEAST_REVIEWS`` reviews with a score, or if all scores are
+    equal.
 
     Args:
         items: the items table.
@@ -145,17 +158,20 @@ def add_review_columns(items: pd.DataFrame, reviews: Reviews, item_map: IdMap) -
 
 
 def fill_ratings(train: Interactions, reviews: Reviews) -> tuple[Interactions, Reviews]:
-    """Return train with the ratings that texts without a score say, and the reviews with these marked.
+    """Add to train a predicted rating for each review that has a user but no score.
 
-    A review gives a rating if it says who wrote it and has no score. Its user becomes a user of
-    train. If several texts of one user are about one item, the rating is the mean of what they say.
+    Returns train with these ratings, and the reviews, in which ``is_filled`` marks those whose
+    rating was predicted. The user of such a review becomes a user of train. If several texts of one
+    user are about one item, the rating is the mean of their predictions. A text without a known
+    word gives no rating.
 
     Args:
         train: the ratings.
-        reviews: the reviews that :func:`reviews_of_train` returned for them.
+        reviews: the reviews that :func:`reviews_of_train` returned for this train part.
 
     Raises:
-        InputError: there are too few reviews with a score to learn what words say.
+        InputError: the weights of words cannot be learned, for example because too few reviews have
+            a score.
     """
     is_textual = np.isnan(reviews.score) & reviews.user_ids.notna().to_numpy()
     value = np.full(len(reviews), np.nan)
@@ -187,10 +203,11 @@ def fill_ratings(train: Interactions, reviews: Reviews) -> tuple[Interactions, R
 
 
 def find_entries(interactions: Interactions, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """Return the position of the entry of each pair in ``interactions``, int64[m], -1 without one.
+    """Return the position of each pair in ``interactions``, int64[m], or -1 if it is not there.
 
     Args:
-        users, items: int[m], rows of the users and items of ``interactions``, -1 where unknown.
+        interactions: the entries to search.
+        users, items: int[m], the rows of the user and of the item of each pair, -1 where unknown.
     """
     columns = len(interactions.items)
     # Entries are sorted by user and item, so their keys ascend.

@@ -192,7 +192,7 @@ def compile_rules(rules: Rules, users: IdMap, items: IdMap, table: pd.DataFrame 
         table: the items table, which ``where``, ``available`` and ``quota`` need.
 
     Raises:
-        ConfigError: a rule needs a field that the items table does not have, or the id column, or
+        ConfigError: the field of a rule is not a column of the items table or is its id column, or
             there is no items table.
         InputError: a time is neither an ISO date nor a number.
     """

@@ -151,8 +151,8 @@ def draw_probabilities(topk: TopK, drawn: TopK, temperature: float) -> np.ndarra
     """Return the probability with which :func:`explore` draws each item, given the items above it.
 
     The result is float64[m, k], NaN for padding. An item of weight w = exp(relevance / temperature) has the
-    probability w / (the sum of the weights of all items of the list that are not above it). The
-    product of a row is the probability of the whole list (Plackett 1975, Luce 1959).
+    probability w / (the sum of the weights of the items of the row of ``topk`` that are not drawn
+    above it). The product of a row is the probability of the whole list (Plackett 1975, Luce 1959).
 
     Args:
         topk: the lists that were drawn from.
@@ -175,7 +175,10 @@ def draw_probabilities(topk: TopK, drawn: TopK, temperature: float) -> np.ndarra
 
 
 def pool_size(k: int) -> int:
-    """Return the length of the lists from which lists of ``k`` items are chosen."""
+    """Return the length of the lists from which lists of ``k`` items are chosen.
+
+    It is 5 · k, but at least :data:`MIN_POOL`.
+    """
     return max(MIN_POOL, 5 * k)
 
 

@@ -1,8 +1,8 @@
 """Search for the settings of a model, on the train part of a run alone.
 
-space      what is searched: lists and ranges of values, from TOML or from the model itself
-folds      parts of train that stand in for the test part, and one value per user on each
-study      the search: resumable, safe for several processes, pruned by folds (by Optuna)
+space      the values to try: lists and ranges, from TOML or from the model itself
+folds      splits of train into its own train and test, and the metric of a model on such a split
+study      the search by Optuna: it can be continued, and several processes can work on it
 learning   measures whether more data, more capacity or more regularisation would help
 """
 

@@ -57,15 +57,16 @@ def make_folds(
       window, and trains on all earlier pairs. Pairs with equal times are on the same side.
     * ``pairs``: a hash of (item, user) decides which fold tests on a pair. All other folds train on
       the pair.
-    * ``items``: each fold gets the same number of items, give or take one, selected by a hash. A
-      fold tests on all pairs of its items, and trains on all other pairs.
+    * ``items``: a hash divides the items among the folds; their numbers of items differ by at most
+      one. A fold tests on all pairs of its items, and trains on all other pairs.
 
     Args:
         train: the train pairs of a run: user_id, item_id, value, timestamp (-1 where unknown).
         config: the config of the run.
         metric: the name of the metric by which the folds are judged.
         items: the items table of the run, or None. Its items are candidates too. If the run has
-            reviews, what they say is read again for each fold, without the reviews of tested pairs.
+            reviews, the columns from the reviews are computed again for each fold, without the
+            reviews of tested pairs.
 
     Raises:
         InputError: the rule is ``time`` and not every pair has a time, or a fold has no train pairs
