@@ -171,7 +171,7 @@ class Engine(ABC):
                 kind = part.get("model", label.rpartition(".")[2])
                 rank = part.get("rank", 1)
                 largest = largest_rank(training_rows(kind, users, items), items)
-                # A rank that is no number is refused where the model is built.
+                # A rank that is not a number is refused where the model is built.
                 if is_class_path(kind):
                     continue
                 if isinstance(rank, int) and rank > largest and kind not in RANK_IS_CAPPED:

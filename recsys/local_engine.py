@@ -400,7 +400,7 @@ class LocalEngine(Engine):
         train = self.split.train
         columns = [() if table is None else tuple(table.columns) for table in (self.tables.users, self.tables.items)]
         likes = np.bincount(train.item[train.value > 0], minlength=len(train.items))
-        # A name in [judge] segments that is no column of either table is refused here.
+        # A name in [judge] segments that is not a column of either table is refused here.
         assign_columns(self.config.judge.segments, *columns)
         return Catalogue.from_items(likes, len(train.users), self.config.judge, train.items, self.tables.items)
 

@@ -85,7 +85,7 @@ class IdMap:
         """Return the row of each id, int64[len(ids)], or -1 for an id that is not in the map.
 
         If the map has integer ids, text is looked up by its canonical decimal form: "7" is the id
-        7, but "007" is no id. A null in a categorical gives -1.
+        7, but "007" is not an id of the map. A null in a categorical gives -1.
 
         Raises:
             InputError: the map has text ids, but ``ids`` are numbers; or ``ids`` has a float, or a

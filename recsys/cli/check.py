@@ -128,7 +128,7 @@ def check(
     else:
         ids = facts.get("ids", {})
         for name, value in ({name: value for name, value in facts.items() if name != "ids"} | ids).items():
-            # Rows of side tables with the same id are no repeated events.
+            # Rows of side tables with the same id are not repeated events.
             label = {"exact_duplicates": "equal rows", "duplicates": "merged side rows"}.get(name, name)
             text = format_value(value)
             if name == "busiest_users" and not value["users"]:

@@ -231,9 +231,9 @@ def share_tests(metrics: dict[str, Any], comparison: Comparison) -> dict[str, An
     """Give the differences from baselines one interval and one p-value, in the sentences and in the table.
 
     The table takes those of the run, so that it agrees with the report. An older run has no p-value
-    for every baseline: the returned metrics have those of the table, and the file of the run stays as it
-    is. Differences of other metrics, and those between two models that are no baselines, keep their own
-    test.
+    for every baseline: the returned metrics have those of the table, and the file of the run stays
+    as it is. Differences of other metrics, and those between two models that are not baselines,
+    keep their own test.
 
     Args:
         metrics: the content of metrics.json, or its entry ``backtest``.

@@ -82,7 +82,7 @@ def print_rules(about: dict[str, Any]) -> None:
 
 
 def make_folder(folder: Path, option: str = "--out") -> None:
-    """Make a folder that the user named, with its parents. An existing folder is no error.
+    """Make a folder that the user named, with its parents. An existing folder is not an error.
 
     Args:
         folder: the folder.

@@ -78,7 +78,7 @@ def read_truth(path: str | Path, reading: ReadSettings | None = None) -> pd.Data
 
     The file has the columns ``user_id``, ``item_id``, and optionally ``value``. It may also have
     ``timestamp`` and ``event``. Ids, arguments and errors raised are those of :func:`read_topk`. A
-    value in a text file that is not a finite number is no error: it becomes NaN or infinite.
+    value in a text file that is not a finite number is not an error: it becomes NaN or infinite.
     """
     return _read(Source(local_path(path)), TRUTH, reading or ReadSettings())
 

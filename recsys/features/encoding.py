@@ -159,7 +159,7 @@ def _vectors_of_cells(column: pd.Series) -> np.ndarray | None:
             vectors.append(None)
             continue
         vector = _parse_vector(cell)
-        # The first cell that is no such list decides, so that a column of words costs nothing.
+        # The first cell that is not such a list decides, so that a column of words costs nothing.
         if vector is None or len(vector) < VECTOR or (length and len(vector) != length):
             return None
         length = len(vector)

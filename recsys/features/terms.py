@@ -107,7 +107,7 @@ def _weigh_fields(features: Features, scheme: Scheme, weights: dict[str, float])
     for name, field_columns in columns_by_field(features).items():
         block = csr_array(features.matrix[:, field_columns])
         field_scheme = scheme
-        # The numbers of a vector are no counts, which a rare word would outweigh.
+        # The numbers of a vector are not counts, which a rare word would outweigh.
         if name in features.dense:
             field_scheme = "raw"
         parts.append(weights.pop(name, 1.0) * normalize(_damp_and_idf(block, field_scheme)))

@@ -133,7 +133,7 @@ def _format_parts(parts: list[tuple[str, float]]) -> str:
     Args:
         parts: (name, what the part adds to the score) of each part.
     """
-    # Parts that lower the score are no reasons to show the item, but they count in the total.
+    # Parts that lower the score are not reasons to show the item, but they count in the total.
     total = sum(abs(value) for _, value in parts)
     strongest = sorted(parts, key=lambda part: -part[1])[:MAX_REASONS]
     return "; ".join(f"{name} {value / total:.0%}" for name, value in strongest if value > 0)

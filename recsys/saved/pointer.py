@@ -1,7 +1,7 @@
 """A pointer: a small file that names the bundle to serve, and is replaced in one step.
 
-``recsys bundle RUN OUT --publish POINTER`` writes it when the bundle is whole. A server that was given the
-pointer instead of a bundle looks at it every second.
+``recsys bundle RUN OUT --publish POINTER`` writes it when the bundle is complete. A server that
+serves the pointer instead of a bundle reads it every second.
 """
 
 from __future__ import annotations
@@ -21,15 +21,20 @@ def require_pointer(pointer: Path) -> None:
     """Check that a pointer may be written, before work that takes long.
 
     Raises:
-        InputError, RunFolderError: the path is of something else, or cannot be written.
+        InputError: the path is a folder, a URI, a file that is not a pointer, or cannot be written.
+        RunFolderError: the path is inside a run or a bundle.
     """
     require_replaceable_file(pointer, starts_with(_START), "--publish")
 
 
 def write_pointer(pointer: Path, bundle: Path) -> None:
-    """Let a pointer name a bundle. The older pointer is replaced in one step.
+    """Write the path of a bundle into a pointer. An older pointer is replaced in one step.
 
-    The path is stored relative to the folder of the pointer, so that both can be moved together.
+    The path is stored relative to the folder of the pointer, so both can be moved together.
+
+    Raises:
+        InputError, RunFolderError: as for :func:`require_pointer`.
+        OSError: the file cannot be written.
     """
     require_pointer(pointer)
     target = os.path.relpath(bundle.resolve(), pointer.resolve().parent)

@@ -62,10 +62,11 @@ def update(
         events: a file with the columns and ids that the config of the bundle describes, after
             ``overrides``.
         out: the folder of the updated bundle. An older bundle there is replaced.
-        retrain_at: growth of the drift, or share of events left out, above which to retrain.
+        retrain_at: limit of the growth of the drift, and of the share of events left out. Above it,
+            the result says that the model should be retrained.
         against: a bundle or run of a retrained model, whose lists are compared with the updated
             ones. None: nothing is compared.
-        overrides: keys of the config that are other for these events, such as
+        overrides: keys of the config that have another value for these events, such as
             ``data.delimiter=";"``. The config in the updated bundle stays as it was.
 
     Raises:

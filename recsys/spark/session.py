@@ -263,7 +263,7 @@ def _require_memory(settings: Mapping[str, str | None]) -> None:
             continue
         match = re.fullmatch(r"(\d+)\s*([kmgtp]?)b?", text.strip().lower())
         if match is None:
-            raise ConfigError(f"{key} = '{text}' is no size of memory: write it as '4g' or '900m'.")
+            raise ConfigError(f"{key} = '{text}' is not a size of memory: write it as '4g' or '900m'.")
         mebibytes = int(match[1]) * UNITS[match[2] or "m"]
         if mebibytes < LEAST_MEMORY_MB:
             raise ConfigError(f"{key} = '{text}' is too little: Spark starts with {LEAST_MEMORY_MB} MiB or more.")

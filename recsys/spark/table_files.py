@@ -119,7 +119,7 @@ def read_table(
             types[USER] = like.schema["user"].dataType.simpleString()
     for name, column_type in types.items():
         if name in table.columns:
-            # As on the local engine, values that are no numbers are counted as refused later.
+            # As on the local engine, values that are not numbers are counted as refused later.
             keep_bad = schema is not None and name == VALUE
             table = _cast_column(table, name, column_type, uri, keep_bad=keep_bad)
     return table
@@ -295,7 +295,7 @@ def _cast_column(table: DataFrame, name: str, column_type: str, uri: str, *, kee
     """Convert a column of a table to the type ``column_type``, and return the table.
 
     Args:
-        keep_bad: whether a value that cannot be converted becomes null, and is no error.
+        keep_bad: whether a value that cannot be converted becomes null. False: it is an error.
 
     Raises:
         InputError: a value cannot be converted without loss.

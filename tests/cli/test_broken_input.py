@@ -121,8 +121,8 @@ ABSURD = {
     "recommend.k=10000000000": "k: must be at most 1000000",
     "judge.resamples=10000000000": "resamples: must be at most 1000000",
     "models.als.rank=100000000": "rank = 100,000,000, but train has",
-    "data.events=/": "/: the root of the file system is no table",
-    "data.items=/": "/: the root of the file system is no table",
+    "data.events=/": "/: the root of the file system is not a table",
+    "data.items=/": "/: the root of the file system is not a table",
     "out=" + 300 * "x": "Choose another folder",
 }
 

@@ -164,7 +164,7 @@ def test_a_table_that_cannot_be_analysed(table, message):
 @pytest.mark.parametrize("expected", [0.0, np.inf, -np.inf, np.nan, 1e300, 1e-300])
 def test_an_effect_that_no_outcome_can_have_is_refused(expected):
     table = outcomes(n=90, arm=["control", "new"] * 45)
-    with pytest.raises(InputError, match="no effect that these outcomes can have"):
+    with pytest.raises(InputError, match="not an effect that these outcomes can have"):
         analyse_experiment(table, expected=expected)
 
 

@@ -97,8 +97,8 @@ def test_one_of_several_masters_is_enough():
     ("settings", "message"),
     [
         ({"driver_memory": "300m"}, "spark.driver.memory = '300m' is too little: Spark starts with 450 MiB"),
-        ({"driver_memory": "lots"}, "spark.driver.memory = 'lots' is no size of memory"),
-        ({"conf": {"spark.executor.memory": "0.2g"}}, "spark.executor.memory = '0.2g' is no size of memory"),
+        ({"driver_memory": "lots"}, "spark.driver.memory = 'lots' is not a size of memory"),
+        ({"conf": {"spark.executor.memory": "0.2g"}}, "spark.executor.memory = '0.2g' is not a size of memory"),
         ({"conf": {"spark.executor.memory": "200000k"}}, "spark.executor.memory = '200000k' is too little"),
     ],
 )

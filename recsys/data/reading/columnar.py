@@ -416,7 +416,7 @@ def require_same_columns(
             without, having = first, part
         raise InputError(
             f"{without}: no column '{mapping.get(column, column)}', which {having} has. The files of a folder are read"
-            " as one table: give all of them the same columns, or keep those that are no part of it elsewhere."
+            " as one table: give all of them the same columns, or keep those that do not belong to it elsewhere."
         )
 
 

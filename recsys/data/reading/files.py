@@ -290,7 +290,8 @@ def read_delimited_part(
         all_columns: whether every column is returned as text.
 
     Raises:
-        InputError: the file cannot be read, or a row does not end.
+        InputError: the file cannot be read, or a row is so long that a quote was probably not
+            closed.
     """
     try:
         with read_errors_explained(part, reading), open_as_utf8(part, reading) as stream:

@@ -49,7 +49,7 @@ class MovieLensLayout:
 
 
 def find_layout(path: Path) -> MovieLensLayout | None:
-    """Return the MovieLens layout of a path, or None if it is no MovieLens data set.
+    """Return the MovieLens layout of a path, or None if it is not a MovieLens data set.
 
     Args:
         path: a folder, a zip archive, or one part of a ready-made split of 100k, such as

@@ -19,8 +19,8 @@ from recsys.schema import ITEM, REVIEWS, SCORE, TEXT, USER, TableSchema
 def read_reviews(table: str, reading: ReadSettings, schema: TableSchema = REVIEWS) -> pd.DataFrame:
     """Read a table of reviews: item_id, text, score, and user_id if the table has it.
 
-    Ids are text, or as a Parquet file has them. ``score`` is float64, NaN where it is empty or the
-    table has no such column. A missing text is empty.
+    Ids are text; from a Parquet file, they have the type of the file. ``score`` is float64, NaN
+    where it is empty or the table has no such column. A missing text becomes the empty text.
 
     Args:
         table: the path of the table.
@@ -52,7 +52,14 @@ def read_reviews(table: str, reading: ReadSettings, schema: TableSchema = REVIEW
 
 
 def with_text_ids(reviews: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of reviews whose ids are text, and whose user_id is a categorical: null where nobody is named."""
+    """Convert the ids of a table of reviews to text, and return the table.
+
+    ``user_id`` becomes a categorical column. It is null where the review does not name a user, and
+    everywhere if the table has no such column.
+
+    Args:
+        reviews: a table as :func:`read_reviews` returns it.
+    """
     users = pd.Series(None, index=reviews.index, dtype=object)
     if USER in reviews:
         users = reviews[USER]

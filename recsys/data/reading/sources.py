@@ -107,7 +107,7 @@ class Source:
             return [self]
         if self.path.resolve() == Path(self.path.resolve().anchor):
             raise InputError(
-                f"{self}: the root of the file system is no table: name the file, or a folder of its parts."
+                f"{self}: the root of the file system is not a table: name the file, or a folder of its parts."
             )
         try:
             files = [
@@ -127,7 +127,7 @@ class Source:
         return f"{self.uri.rstrip('/')}/{file.relative_to(self.path).as_posix()}"
 
     def open_parquet(self) -> Any:
-        """Return what pyarrow reads a Parquet file from: its path, or a stream in a subclass."""
+        """Return the path from which pyarrow reads the Parquet file. A subclass may return a stream."""
         return self.path
 
     def format(self, reading: ReadSettings) -> str:
@@ -165,7 +165,7 @@ class Source:
             return "csv"
         advice = "Set the format ([data] format, or --format), or for delimited text the delimiter."
         if part.path != self.path and part.member is None:
-            advice += " A folder is read as one table: keep files that are no part of it elsewhere."
+            advice += " A folder is read as one table: keep files that do not belong to it elsewhere."
         raise InputError(f"{part}: the format cannot be told from the name. {advice}")
 
 

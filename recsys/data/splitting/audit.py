@@ -135,7 +135,7 @@ def describe_overlap(split: Split, train: pd.DataFrame, history: pd.DataFrame, t
     known_user = split.history.users.rows(split.test.users.ids) >= 0
     candidate = candidates.rows(split.test.items.ids)
     trained = np.bincount(split.train.item, minlength=len(candidates)) > 0
-    # An item that is no candidate has row -1, whose look-up in ``trained`` means nothing.
+    # An item that is not a candidate has row -1, whose look-up in ``trained`` means nothing.
     warm_item = candidate >= 0
     if len(candidates):
         warm_item &= trained[candidate]

@@ -85,7 +85,7 @@ def split_overview(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, Any]:
     * ``cold_test_users``, ``cold_test_items``: the numbers of those in test that are not in train;
     * ``test_rows_of_pairs_in_train``: the number of test rows whose (user, item) pair is also in
       train;
-    * ``cut``: the time of the first test row as an ISO time, or None without timestamps.
+    * ``cut``: the earliest time in test as an ISO time (UTC), or None without timestamps.
 
     Args:
         train, test: tables as for :func:`find_leaks`, not empty.

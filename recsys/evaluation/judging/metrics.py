@@ -406,7 +406,7 @@ def parse(text: str) -> Metric:
 
         if name in DEFINITIONS:
             raise ConfigError(
-                f"metric {text!r}: it judges predicted ratings, but scores that order lists are no ratings. Write a"
+                f"metric {text!r}: it judges predicted ratings, but scores that order lists are not ratings. Write a"
                 " table of predictions (user_id, item_id, score) and one of ratings (user_id, item_id, value), and"
                 f" type: recsys evaluate PREDICTIONS RATINGS -m {name}"
             )

@@ -228,7 +228,7 @@ def compare_arms(
         tau = abs(expected)
         if not MIN_EXPECTED * deviation <= tau <= MAX_EXPECTED * deviation:
             raise InputError(
-                f"expected: {expected:g} is no effect that these outcomes can have: their standard deviation is"
+                f"expected: {expected:g} is not an effect that these outcomes can have: their standard deviation is"
                 f" {deviation:g}. Give the expected difference of the means, or leave it out."
             )
     p_always, always_half_width = always_valid_test(difference, variance, tau, alpha)

@@ -312,7 +312,7 @@ def folds(run: Run) -> Section | None:
     text = (
         f"Each pair is in the test of one of {len(records)} folds, by its hash, and every model is"
         " fitted once per fold. The errors of this report are over the pairs of all folds together."
-        " Folds share their train ratings, so their spread is no measure of uncertainty: the"
+        " Folds share their train ratings, so their spread does not measure uncertainty: the"
         " intervals are. The saved model is fitted on all ratings."
     )
     return Section(

@@ -151,7 +151,7 @@ def _left_out(metrics: dict[str, Any], model: str) -> list[str]:
         )
     if out_of_reach > MUCH_TRUTH * judged:
         sentences.append(
-            f"{out_of_reach / judged:.0%} of the judged choices are items that are no candidates, so no model could"
+            f"{out_of_reach / judged:.0%} of the judged choices are items that are not candidates, so no model could"
             " recommend them."
         )
     return sentences

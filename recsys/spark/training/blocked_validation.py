@@ -34,7 +34,7 @@ class BlockedValidation:
     Attributes:
         users: the histories of the validation users.
         n_held_out: the number of users on whom the model is not trained. Some of them may have no
-            pair to hide, and are no validation users.
+            pair to hide; these are not validation users.
         n_items: the number of items.
         rows: the number of items in an item block.
     """
