@@ -5,9 +5,9 @@ Such a config runs code that its author chose. So a class is imported only insid
 a saved model alone never causes an import.
 
 The class must be a :class:`recsys.recommender.Recommender`, or a
-:class:`recsys.rating_model.RatingModel` in a run that predicts ratings. If it has parameters, it must be a
-dataclass whose fields they are. If the class raises an error or returns what its interface does not
-allow, the message is one sentence.
+:class:`recsys.rating_model.RatingModel` in a run that predicts ratings. If it has parameters, it
+must be a dataclass, and its fields are the parameters. If the class raises an error or returns what
+its interface does not allow, the message is one sentence.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ class Random(Recommender):
     """Scores each (user, item) pair by a random number from 0 to 1.
 
     The number depends only on the seed, the user and the row of the item. So it does not change if
-    other users are scored in the same call. The user counts by the id where it is known
-    (:meth:`with_user_ids`), as in every run on either engine, and else by the user number.
+    other users are scored in the same call. A user is identified by the id if :meth:`with_user_ids`
+    was called, as in every run on either engine, and otherwise by the user number.
     """
 
     STATE: ClassVar = {"items_": "int[1]"}

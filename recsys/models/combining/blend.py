@@ -133,11 +133,15 @@ class Blended(Recommender):
         return scorable
 
     def user_vectors(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray | csr_array | None:
-        """Return the user vectors of one member: float32[m, d] or csr, one row per history.
+        """Return the user vectors of one member: float32[m, d] or csr (m, d), one row per history.
 
-        It is the member with the largest weight among those that have user vectors. The weight is
-        the mean over the groups of history lengths. The result is None if no member with a weight
-        above 0 has user vectors.
+        Of the members that have user vectors, the one with the largest weight is used. Its weight
+        is the mean of its weights over the groups of history lengths; of equal weights, the first
+        member is used. The result is None if no member with a weight above 0 has user vectors.
+
+        Args:
+            histories: the histories of m users.
+            users: int[m], the user numbers, for the members. None: 0, 1, …, m − 1.
         """
         users = np.arange(len(histories)) if users is None else users
         mean_weights = self.weights_.mean(axis=0)

@@ -183,9 +183,9 @@ class Trial:
         :data:`SHORTLIST` best members of the step before. Each is tried with :data:`MIDDLE_SHARE`,
         and the :data:`FULLY_TRIED` best ones also with :data:`OTHER_SHARES`.
 
-        A blend of members that know different things can be the best without its best member. So
-        the search also starts from the best single members, as long as all these blends score at most
-        :data:`CELLS_OF_STARTS` cells, and returns the best of the blends that the starts lead to.
+        The best blend may not contain the best single member. So the search starts from ``start``
+        and from each of the :data:`SHORTLIST` best single members, and returns the best blend of
+        all. :data:`CELLS_OF_STARTS` limits the number of starts.
 
         The method is that of Caruana, Niculescu-Mizil, Crew and Ksikes, ICML 2004, except that
         their members have equal weights. Several weights are tried here, because a member may
@@ -193,7 +193,8 @@ class Trial:
 
         Args:
             rows: positions in ``users``.
-            start: member -> weight of the first blend. None: the best single member, with weight 1.
+            start: member -> weight of the first blend. None: the first blend is the best single
+                member, with weight 1.
             steps: the largest number of additions. 0: the first blend is returned.
         """
         if start is not None and not steps:

@@ -45,13 +45,14 @@ class BPMF(RatingModel):
     the mean over the kept draws. The spread is the root of their variance plus that of the noise.
     Regularization needs no tuning, because its strength is drawn too.
 
-    With ``use_features``, the mean of (c_i, y_i) is not the same for all items, but moves with what is
-    known of them: it is m + Wᵀ f_i. f_i has the first ``components`` principal components of the
-    attributes of the item and its text score, each with mean 0 and variance 1; what is missing is 0.
-    The weights W are normal with precision λ, which has a Gamma(1, 1) prior, and both are drawn too.
-    An item without ratings then has a prediction if anything is known of it.
+    With ``use_features``, the mean of (c_i, y_i) depends on the features f_i of the item: it is
+    m + Wᵀ f_i. f_i has the first ``components`` principal components of the attributes of the item,
+    and its text score. Over all items, each of these numbers has mean 0 and variance 1; a missing
+    number is 0. The weights W are normal with precision λ, which has a Gamma(1, 1) prior. Both are
+    drawn too.
 
-    The prediction is NaN for a user without ratings, and else for an item without. The kept draws take
+    The prediction is NaN for a user without ratings. It is also NaN for an item without ratings,
+    except with ``use_features`` if f_i has a number other than 0. The kept draws take
     4·samples·(rank + 1)·(users + items) bytes.
 
     Reference: Salakhutdinov and Mnih, ICML 2008, section 3; the biases are one more number in each
@@ -88,11 +89,12 @@ class BPMF(RatingModel):
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
         """Draw factors, biases, their priors and the noise in turn, and return the model.
 
-        The draws after ``burn_in`` are kept. ``features`` is used with ``use_features``.
+        The draws after ``burn_in`` are kept. ``features`` is used only if ``use_features`` is set.
 
         Raises:
-            ConfigError: ``use_features`` is set, and nothing is known of the items.
-            InputError: there are reviews, but too few with a score.
+            ConfigError: ``use_features`` is set, and no attribute or text score differs between
+                items.
+            InputError: ``use_features`` is set, and there are reviews, but too few with a score.
         """
         side = np.empty((len(train.items), 0))
         if self.use_features:
@@ -163,8 +165,8 @@ class BPMF(RatingModel):
     def predict(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
         """Return the mean over the kept draws of the rating of each pair, float64[m].
 
-        It is NaN for a user without ratings in train, and for an item without, unless features
-        say something of it.
+        It is NaN for a user without ratings in train. It is also NaN for an item without ratings in
+        train, unless the item has features and ``use_features`` is set.
 
         Args:
             users, items: int[m], rows of the users and of the items of train, -1 where unknown.
@@ -280,10 +282,11 @@ def draw_weights(
 
 
 def describe_items(features: Features | None, items: IdMap, components: int) -> np.ndarray:
-    """Return what is known of each item as a few numbers, float64[items, k], each of mean 0 and variance 1.
+    """Return the features of each item as k numbers, float64[items, k].
 
-    They are the first principal components of the weighted attributes, and the text score of an item
-    if there are reviews. What is not known of an item is 0.
+    The columns are the first principal components of the weighted attributes and, if there are
+    reviews, the text score. Each column has mean 0 and variance 1 over the items that have a value.
+    The others have 0. Columns whose values are all equal are left out.
 
     Args:
         features: the features of the items, or None.
@@ -291,7 +294,7 @@ def describe_items(features: Features | None, items: IdMap, components: int) -> 
         components: the largest number of principal components.
 
     Raises:
-        ConfigError: nothing is known of any item.
+        ConfigError: no column is left.
         InputError: there are reviews, but too few with a score.
     """
     columns = []

@@ -20,7 +20,7 @@ HOLD_OUT_SALT = 0x737461636B
 """Hashed with the rows of a pair to choose the hold-out (the letters of "stack")."""
 
 BASES = ("biases", "text_score")
-"""The models to whose predictions the parts may add: the second one if there are reviews."""
+"""The kinds of the model whose prediction the parts correct: the second if there are reviews."""
 
 
 def _default_parts() -> dict[str, dict[str, Any]]:
@@ -31,10 +31,11 @@ def _default_parts() -> dict[str, dict[str, Any]]:
 class Stack(RatingModel):
     """Weighted sum of several models of ratings, with weights that a hold-out of train gives.
 
-    Choose it for the smallest errors of all. The prediction is b + Σ_p w_p (r_p − b). b is the
-    prediction of the biases with their defaults, or of ``text_score`` if the run has reviews, so
-    that new items get what their reviews say. r_p is the prediction of part p. A term is
-    left out if the prediction of its part is NaN, so every pair has a prediction.
+    Choose it for the smallest errors of all models. The prediction is b + Σ_p w_p (r_p − b). b is
+    the prediction of ``biases`` with its defaults. If the run has reviews, b is the prediction of
+    ``text_score`` instead, which predicts the ratings of new items from their reviews. r_p is the
+    prediction of part p. A term is left out if the prediction of its part is NaN, so every pair has
+    a prediction.
 
     The *hold-out* is a share of the pairs of train, chosen by a hash, but never all of them. The
     parts are first fitted on the other pairs. The weights w_p ≥ 0 then minimise the squared error

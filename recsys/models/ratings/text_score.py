@@ -1,4 +1,4 @@
-"""The model ``text_score``: biases, with those of items drawn towards what their reviews say."""
+"""The model ``text_score``: biases of items are drawn towards a value predicted from reviews."""
 
 from __future__ import annotations
 
@@ -14,25 +14,28 @@ from recsys.parameters import STRICT
 from recsys.types import Features, Interactions, Reviews
 
 WORDS = 10
-"""Number of words that raise, and of words that lower a score, which ``record`` names."""
+"""Number of words that raise a score, and of words that lower it, that ``record`` names."""
 
 
 @dataclass(config=STRICT)
 class TextScore(Biases):
-    """The biases, with the bias of an item drawn towards what its reviews say instead of 0.
+    """Like ``biases``, but the bias of an item is drawn towards a value that its reviews predict.
 
     Choose it for new items that people have written about; it needs ``[data] reviews``. The score
-    of a text is predicted from its words, by weights that are learned from the reviews of other
-    items, and the text score s_i of an item is the mean over its reviews, drawn towards the mean of
-    all items by its variance (:func:`recsys.features.reviews.score_items`). The prior of the bias is
+    of a text is predicted from its words. The weights of these words are learned from the reviews
+    of other items. The text score s_i of an item is the mean over its reviews, drawn towards the
+    mean of all items (:func:`recsys.features.reviews.score_items`). The bias of an item is drawn
+    towards
 
         m_i = β max(0, 1 − σ²/β²) (s_i − s̄)
 
-    β ≥ 0 is the slope of the items' mean residuals of ``biases`` on s_i, with the weights
-    n_i / (n_i + item_shrink) for n_i ratings; s̄ is the mean of s_i with these weights, and σ the
-    standard error of β. No word was learned from the reviews of the same item, so the slope is that
-    of new items. Where reviews say nothing about ratings it is 0 or nearly so, and the predictions
-    are those of ``biases``. The biases are then fitted on r_ui − m_i.
+    instead of 0; m_i is 0 for an item without a text score. β ≥ 0 is the slope of a regression over
+    items: it predicts the mean of r_ui − μ − b_u over the n_i ratings of an item from s_i. μ and
+    b_u are those of ``biases``. The weight of an item is n_i / (n_i + item_shrink). s̄ is the mean
+    of s_i with these weights, and σ is the standard error of β. Because no word weight was learned
+    from the item's own reviews, the same slope holds for new items. If reviews do not predict
+    ratings, the slope is 0 or close to 0, and the predictions are those of ``biases``. After m_i is
+    computed, the biases are fitted on r_ui − m_i.
 
     Reference: the factor on β is that of James and Stein, Berkeley Symposium 1961, for one number.
     """

@@ -31,7 +31,7 @@ SHUFFLES = 3
 class OrderEffect:
     """How much the order of histories helps to predict the last like of a user.
 
-    ``str`` of it is a sentence with the result.
+    ``str(effect)`` is a sentence that says whether the order helps.
 
     Attributes:
         users: the number of users whose last like was hidden.

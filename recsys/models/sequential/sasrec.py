@@ -47,11 +47,11 @@ class SASRec(Recommender):
 
     The input is the sequence of a user's likes, oldest first. After each like the network outputs a
     state h. The score of item i is h·y_i, where y_i is also the vector of the item at the input.
-    The network is a stack of blocks. A block has self-attention over the likes so far, then two
-    layers. Each of these follows a layer norm (pre-norm) and is added to its input. The loss is the
-    cross-entropy of the next like, at every place of every sequence, over all items or over a
-    sample of ``negatives`` items. The loss of the paper, a binary cross-entropy with one negative
-    per place, is known to be worse.
+    The network is a stack of blocks. A block has two parts: self-attention over the likes so far,
+    then two dense layers. Each part begins with a layer norm (pre-norm), and its output is added to
+    its input. The loss is the cross-entropy of the next like, at every place of every sequence,
+    over all items or over a sample of ``negatives`` items. The loss of the paper, a binary
+    cross-entropy with one negative per place, is known to be worse.
 
     The last like of up to 2,000 users is hidden from training. Training stops when the NDCG of
     these likes has not risen above its highest value for ``patience`` sweeps. The weights of the best

@@ -284,7 +284,7 @@ def mean_loss(weights: Weights, batch: Batch, n_items: int, settings: NetworkSet
 
 
 def cut_into_windows(indptr: np.ndarray, items: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the sequences with each long one cut into windows of at most ``longest`` items.
+    """Cut each long sequence into windows of at most ``longest`` items, and return all sequences.
 
     A sequence is cut from its end, so only the window with its earliest items can be shorter. Two
     neighbouring windows share one item: the last of the earlier one is the first of the later one.
