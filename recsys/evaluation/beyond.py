@@ -322,7 +322,8 @@ def exposure(items: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, int]:
 
     Args:
         items: int[m, k], the rows of the items in the lists of m users, -1 where a list has no
-        item. n: the number of candidates.
+            item.
+        n: the number of candidates.
     """
     lengths = (items >= 0).sum(axis=1)
     row, position = np.nonzero(items >= 0)

@@ -15,10 +15,17 @@ from recsys.evaluation.rating_summary import error_and_influence
 class ErrorParts:
     """The mean squared error of repeated fits, as a sum of its parts.
 
-    ``error`` is the mean over fits and pairs. ``variance`` is how far the predictions of single fits
-    are from those of the mean of all fits. ``remainder`` = ``error`` − ``variance`` is bias² + noise,
-    which a log with one rating per pair does not tell apart. If the expected ratings are known, they
-    are ``bias2`` and ``noise``; otherwise both are NaN.
+    All parts are means over pairs, in squared units of the ratings.
+
+    Attributes:
+        error: the mean squared error, over fits and pairs.
+        variance: the variance of the predictions of one pair between fits.
+        remainder: ``error`` − ``variance``, an estimate of bias² + noise. A log with one rating per
+            pair cannot separate these two.
+        bias2: the squared difference between the mean prediction and the expected rating. NaN if
+            the expected ratings are unknown.
+        noise: the squared difference between the given and the expected rating. NaN if the expected
+            ratings are unknown.
     """
 
     error: float
@@ -31,9 +38,12 @@ class ErrorParts:
 def decompose_error(predicted: np.ndarray, rating: np.ndarray, expected: np.ndarray | None = None) -> ErrorParts:
     """Return the parts of the squared error of models that were fitted on independent train parts.
 
-    Train parts that share ratings would give too small a variance: for a mean of random halves of one
-    table, half of it. The variance is corrected for the number of fits (n − 1), and so are the other
-    parts. So a part may be slightly negative. Source: Geman, Bienenstock and Doursat, Neural Computation 1992.
+    The train parts must not share ratings. Otherwise the variance is too small: if each fit is on a
+    random half of the same table, it is half of the true one. The variance has the denominator n −
+    1 for n fits, and ``bias2`` is corrected for the variance of the mean of n fits. So
+    ``remainder`` and ``bias2`` may be slightly negative.
+
+    Source: Geman, Bienenstock and Doursat, Neural Computation 1992.
 
     Args:
         predicted: float64[fits, pairs], at least two fits.
@@ -57,18 +67,23 @@ def decompose_error(predicted: np.ndarray, rating: np.ndarray, expected: np.ndar
 
 
 def describe_refits(refits: Mapping[float, np.ndarray], predicted: np.ndarray, rating: np.ndarray) -> dict[str, Any]:
-    """Return the learning curve of a model, and the parts of its error with half of train.
+    """Return the learning curve of a model, and the parts of its error with half of train, as a dict.
 
-    ``rmse`` has share of train -> RMSE of the fits on such shares (the root of the mean over fits).
-    ``variance`` and ``remainder`` are the means over divisions of those that :func:`decompose_error`
-    gives for the two halves of a division, which share no rating. So the variance is the mean of
-    (f₁ − f₂)² / 2, where f₁ and f₂ are the predictions of the fits on the two halves.
+    Its keys:
+
+    * ``rmse``: share of train as text -> the RMSE over all fits on such a share; "1" is all of
+      train.
+    * ``variance``, ``remainder``: the parts of the error of fits on half of train
+      (:func:`decompose_error`). They are computed from the two fits of each division, whose halves
+      share no rating, and averaged over divisions. So the variance is the mean of (f₁ − f₂)² / 2,
+      where f₁ and f₂ are the predictions of the two fits.
 
     Args:
-        refits: share of train -> float64[divisions, 2, pairs], predictions of fits on two parts of
-            this size that share no rating, for each division of train. It has the share 0.5.
+        refits: share of train -> float64[divisions, 2, pairs]. For each division of train, these
+            are the predictions of the fits on two parts of this size that share no rating. The
+            share 0.5 must be one of the keys.
         predicted: float64[pairs], the predictions of the fit on all of train.
-        rating: float64[pairs].
+        rating: float64[pairs], the given ratings.
     """
     curve = {f"{share:g}": float(np.sqrt(((of_share - rating) ** 2).mean())) for share, of_share in refits.items()}
     curve["1"] = error_and_influence("rmse", predicted - rating)[0]

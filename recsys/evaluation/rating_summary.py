@@ -89,7 +89,7 @@ class PredictedRatings:
     Attributes:
         predicted: float64[n], the predicted ratings, finite, clipped to the scale of the ratings.
         is_fallback: bool[n], whether the model could not predict the pair, so that the fallback
-            model ``biases`` predicted it.
+            predicted it (``biases``, or ``text_score`` in a run with reviews).
         is_clipped: bool[n], whether the prediction was outside the scale before it was clipped.
         spread: float64[n], the standard deviation of the rating around the prediction, NaN where
             there is none. None if the model does not estimate it.

@@ -61,8 +61,8 @@ class Layout:
         groupings: the groupings of users. Each metric is averaged over each group.
         item_groupings: the groupings of relevant items. The primary metric on the items of each
             group is a column of its own (``groups.group_column``).
-        catalogue_measures: the names of the measures beyond accuracy,
-        ``beyond.Catalogue.measures``.
+        catalogue_measures: the names of the measures beyond accuracy, as
+            ``beyond.Catalogue.measures`` returns them.
     """
 
     models: tuple[str, ...]

@@ -454,8 +454,8 @@ def best_measures(results: dict[str, Any]) -> list[dict[str, Any]]:
     A dict has the ``question``, the ``figure`` by which measures are ordered (for example "most
     power"), and ``best``, a list of at most two [measure, value]. The second one is the first measure
     with another value than the best, and is missing if all values are equal. Measures that failed a
-    check are left out, and for partial lists also measures without a value or with an error of at
-    most 0.01.
+    check are left out. In questions on partial lists, a measure without a value is left out, and so
+    is one with an error of at most 0.01, because it ignores the part that is not observed.
 
     Args:
         results: from :func:`run_lab`, with or without ``labelled``

@@ -162,7 +162,7 @@ def analyse_experiment(
         InputError: a required column is missing, a user occurs twice, a number is missing or
             infinite, there is no arm ``control`` or no other arm, an arm has fewer than
             :data:`MIN_ARM_USERS` users, all outcomes within the arms are equal, or ``expected`` is
-            no possible effect (:func:`compare_arms`).
+            not a possible effect (:func:`compare_arms`).
     """
     _check_outcomes(table, control)
     results = []

@@ -57,11 +57,11 @@ class Pick:
 
     @property
     def correction(self) -> str:
-        """A clause on where interval and corrected p-value do not say the same, or "".
+        """A clause for the verdict if the interval and the corrected p-value disagree, otherwise "".
 
-        It says that the p-value alone speaks against a difference, or that an older run, which has no
-        corrected p-value for each baseline, shows one by the interval alone. It is "" where the interval
-        of ``difference`` includes 0, and where both show a difference.
+        There are two cases. If the interval excludes 0 but the corrected p-value is above
+        :data:`LEVEL`, the clause has this p-value. If the interval excludes 0 and the run is of an
+        older version without this p-value, the clause says that the interval alone decides.
         """
         if self.difference is None:
             return ""
