@@ -80,7 +80,7 @@ class Decision:
         comparison: the comparison on the test.
         deciding: the comparison that decides: over all folds of a backtest, else ``comparison``.
         choice: the chosen model, with the reasons.
-        exempt: models about which no gate asks.
+        exempt: the models to which gates are not applied: the baselines of a single run.
     """
 
     incumbent: str
@@ -132,7 +132,7 @@ def compare(
 ) -> None:
     """Compare models on the same users, and print which to choose.
 
-    The models are one of each run, all of one run, or the makers of tables of lists.
+    Give several runs (one model of each is compared), one run (all its models), or tables of lists.
 
     Example: recsys compare runs/old runs/new --fail-if "ndcg@10 drops 0.01"
     """
@@ -205,8 +205,8 @@ def decide_in_run(
 ) -> Decision:
     """Compare all models of one run with each other, and choose one of them.
 
-    The model to beat is the best baseline of the run. No gate asks about a baseline: it may be as
-    poor as it likes.
+    The model to beat is the best baseline of the run. Gates are not applied to baselines, because a
+    poor baseline is not a fault.
 
     Args:
         run: the run folder.
@@ -228,12 +228,12 @@ def decide_in_run(
 
 
 def share_tests(metrics: dict[str, Any], comparison: Comparison) -> dict[str, Any]:
-    """Give the differences from baselines one interval and one p-value, in the sentences and in the table.
+    """Let the sentences and the table agree on the differences from baselines, and return the metrics.
 
-    The table takes those of the run, so that it agrees with the report. An older run has no p-value
-    for every baseline: the returned metrics have those of the table, and the file of the run stays
-    as it is. Differences of other metrics, and those between two models that are not baselines,
-    keep their own test.
+    The table gets the intervals and p-values of the run, which the report shows too. If an older
+    run lacks the p-value of a baseline, the returned metrics get the p-value of the table; the file
+    of the run is not changed. Differences of other metrics, and differences between two models that
+    are not baselines, keep the test of the table.
 
     Args:
         metrics: the content of metrics.json, or its entry ``backtest``.
@@ -270,7 +270,7 @@ def decide_between_runs(candidates: list[Candidate], guards: dict[str, dict[str,
     """Compare the first candidate with each of the others, and choose one of all.
 
     Args:
-        candidates: one model of each run, or the makers of tables of lists.
+        candidates: one model of each run, or one candidate per table of lists.
         guards: model -> guardrail -> value.
         seed: the seed of the bootstrap.
     """

@@ -29,12 +29,10 @@ def explain(
     """Print why a user gets an item: a sentence, and the parts of the score.
 
     The parts are how much each history item, feature or part of the model adds. The lines of one
-    kind sum to the score. If the model has a part of the score that is the same for all users, the
-    history items and this part together sum to it. If they do not, as for new items of a hybrid, a
-    line says so.
+    kind sum to the score. If a part of the score is the same for all users, the lines and this part
+    together sum to the score. If they do not, as for new items of a hybrid, a line says so.
 
-    With a run that predicts ratings, the parts add up to the rating that the user is predicted to
-    give.
+    With a run that predicts ratings, the parts add up to the predicted rating.
 
     Example: recsys explain runs/demo --user u0001 --item f0007
     """

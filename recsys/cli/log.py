@@ -20,7 +20,7 @@ app.add_typer(log, name="log", rich_help_panel=DEPLOYMENT)
 
 @log.callback()
 def group() -> None:
-    """Export the events and impressions that a server has kept."""
+    """Export the events and impressions that a server has stored."""
 
 
 @log.command()
@@ -45,7 +45,7 @@ def export(
 ) -> None:
     """Write events.parquet and impressions.parquet, which recsys run reads as a log.
 
-    The server may go on meanwhile. --column and the other options on files are about the older log.
+    The server may keep running. --column and the other options on files are for the older log.
 
     Example: recsys log export events.db logs/tonight
     """

@@ -38,8 +38,8 @@ def predict(
 ) -> None:
     """Predict the rating of each pair of a table, by a model of a run that predicts ratings.
 
-    Pairs without columns user_id and item_id are read by [data.columns] of the run. --column goes
-    before both.
+    If the table has no columns user_id and item_id, the names in [data.columns] of the run are
+    used. --column takes precedence.
 
     Example: recsys predict runs/ratings pairs.csv --model bpmf --out predicted.csv
     """

@@ -22,7 +22,7 @@ from recsys.cli.options import (
 )
 
 WORDS = 10
-"""Number of words that raise, and of words that lower a score, which are printed."""
+"""Number of words that raise a score, and of words that lower it, that are printed."""
 
 FEW_TEXTS = 0.1
 """The share of different texts among the reviews below which a warning is printed."""
@@ -48,10 +48,11 @@ def reviews(
     encoding: Encoding = None,
     as_json: Json = False,
 ) -> None:
-    """Learn from reviews with a score what words say, and predict the score of those without one.
+    """Learn weights of words from reviews with a score, and predict the score of the other reviews.
 
-    The error is that of held-out reviews; the strength was chosen by it, so it is slightly too small.
-    The words that raise and lower a score most are printed.
+    The error on held-out reviews is printed. The strength of the regression was chosen by this
+    error, so the error is slightly too small. The words that raise and lower a score most are
+    printed too.
 
     Example: recsys reviews reviews.csv --out ratings.csv --items films.csv
     """

@@ -28,7 +28,10 @@ API_KEY = "RECSYS_API_KEY"
 """The environment variable that may hold the API key."""
 
 STORE = "RECSYS_STORE"
-"""The environment variable that may name the store: other users of the machine see the command line."""
+"""The environment variable that may name the store.
+
+A URL with a password belongs here, because other users of the machine can see the command line.
+"""
 
 
 @app.command(rich_help_panel=DEPLOYMENT)
@@ -130,6 +133,7 @@ class ServerSettings:
 
     Attributes:
         paths: name -> the folder of a bundle or a run, or a pointer to one.
+        limits: what one request may ask for.
         store: the file or URL of the store. None: no store.
         explore: the temperature with which lists are drawn at random. None: the best items.
         api_key: the key that clients must send, or None.
@@ -152,8 +156,10 @@ def run_server(
     """Open the bundles and the store, and answer requests until a signal ends the server.
 
     Args:
+        settings: the bundles, the store and the limits.
+        listener: the socket, which listens already.
         worker: the number of the worker process. None: the server is a single process.
-        report_start: called when the server listens.
+        report_start: called when the server answers requests.
     """
     from recsys.models.own_model import allow_own_models
     from recsys.serving.application import make_application
@@ -182,7 +188,7 @@ def require_server() -> None:
     """Check that the packages of the server are installed.
 
     Raises:
-        MissingExtra: one is not. The message names it.
+        MissingExtra: a package is not installed. The message names it.
     """
     try:
         import sqlalchemy  # noqa: F401

@@ -49,7 +49,8 @@ def update(
     """Add new events to a bundle without training, and print whether to retrain.
 
     With ALS, the factors of users with new events are solved again from their full histories. The
-    events are read as those of the run, but for what --column and the other options on files say.
+    events are read as those of the run, except for what --column and the other options on files
+    set.
 
     Example: recsys update bundles/als_demo late.csv bundles/als_demo
     """

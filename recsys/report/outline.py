@@ -68,7 +68,7 @@ def build_report(folder: RunFolder) -> Report:
     """Read a run folder, and return its report.
 
     Args:
-        folder: a run folder that is complete but for its report.
+        folder: a run folder that is complete except for its report.
     """
     run = Run(folder)
     builders = RATING_SECTIONS if ratings.is_of_ratings(run.metrics) else SECTIONS

@@ -180,8 +180,8 @@ class ExplainedScore:
         explanation: the parts of the score. The score is NaN if the model cannot score the item for
             this user.
         sentence: the reasons in words, "" if there are none.
-        missing: why there is no score: the model knows too little of "the user's history" or of
-            "the item". "" if there is a score.
+        missing: the cause if there is no score: "the user's history" or "the item", of which the
+            model knows too little. "" if there is a score.
     """
 
     model: str

@@ -16,8 +16,8 @@ from recsys.schema import ITEM, RANK, USER
 def tradeoff(run: Run) -> Section | None:
     """Return the section "Accuracy against breadth": plots of accuracy against coverage and novelty.
 
-    Accuracy is the mean of the first metric. A sentence names the dominated models: another one is
-    at least as good in everything, and better in something.
+    Accuracy is the mean of the first metric. A sentence names the dominated models. A model is
+    dominated if another model is at least as good in all these measures, and better in one.
 
     The result is None if neither coverage nor novelty was measured.
     """

@@ -222,7 +222,10 @@ def calibration(run: Run) -> Section:
 
 
 def refits(run: Run) -> Section | None:
-    """Return the section "Bias, variance and more data". None for a run without refits."""
+    """Return the section "Bias, variance and more data": the parts of each model's error.
+
+    The result is None for a run without refits (``[judge] refits``).
+    """
     if "refits" not in run.about:
         return None
     record = run.about["refits"]
@@ -255,7 +258,10 @@ def refits(run: Run) -> Section | None:
 
 
 def reviews(run: Run) -> Section | None:
-    """Return the section "Reviews": what the texts of reviews say of ratings. None for a run without them."""
+    """Return the section "Reviews": how well the texts of reviews predict ratings.
+
+    The result is None if no saved model learned from reviews.
+    """
     names = [name for name in run.models if run.folder.has(run_files.model_card(name))]
     records = {name: run.folder.read_json(run_files.model_card(name)).get("record") or {} for name in names}
     records = {name: record for name, record in records.items() if "estimated_slope" in record}

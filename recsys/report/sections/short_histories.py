@@ -14,7 +14,7 @@ def short_histories(run: Run) -> Section | None:
 
     A trial on train can show that the fallback is better than a model for users with few liked
     items. These users then get the list of the fallback (``evaluation.min_history``). The result is
-    None if no model of the run hands users over in this way.
+    None if this holds for no model of the run.
     """
     records = {name: read_min_history(run.folder, name) for name in saved_models(run.folder)}
     records = {name: record for name, record in records.items() if record["min_history"]}
