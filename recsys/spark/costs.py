@@ -18,7 +18,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 PATIENCE_MS = 10_000
-"""Number of milliseconds within which Spark must have noted the end of the tasks that have ended."""
+"""Number of milliseconds to wait until Spark has recorded all tasks that have ended."""
 
 
 @contextmanager
@@ -26,8 +26,9 @@ def count_tasks(spark: SparkSession, name: str) -> Iterator[dict[str, Any]]:
     """Count the tasks of the Spark jobs that a ``with`` block starts.
 
     The block gets a dict, which has one key ``spark`` after the block has ended without an error.
-    Its value is the result of :func:`summarise_stages`. It is None if Spark is so late with its
-    records that they would not be whole. Jobs of other threads are not counted.
+    Its value is the result of :func:`summarise_stages` and ``jobs``, the number of jobs. It is None
+    if Spark's records are not complete after :data:`PATIENCE_MS`. Jobs of other threads are not
+    counted.
 
     Args:
         spark: the session.
@@ -89,7 +90,7 @@ def summarise_stages(attempts: Iterable[dict[str, Any]]) -> dict[str, Any]:
     * ``spilled_mb``: MiB that tasks wrote to disk because they did not fit in memory;
     * ``slowest_task_seconds``, ``slowest_stage``: the duration of the longest task, and the number
       of its stage on Spark's own pages (0.0 and None without a task);
-    * ``failed_tasks``: tasks that failed; Spark has tried them again, or the step had failed too;
+    * ``failed_tasks``: attempts of tasks that failed, whether or not a later attempt succeeded;
     * ``retried_stages``: attempts of stages after the first one, because data of lost executors
       was computed again;
     * ``killed_tasks``: tasks that Spark ended early because their result was not needed any more: with

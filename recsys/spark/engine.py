@@ -181,13 +181,17 @@ class SparkEngine(Engine):
 
     @contextmanager
     def started(self, meter: Meter) -> Iterator[None]:
-        """Start Spark, or use the given session. The run folder may be where only Spark writes.
+        """Start Spark, or use the given session.
+
+        This comes before the run folder is made, which may be on a file system that only Spark
+        reaches.
 
         Args:
             meter: measures the time and memory of the start.
 
         Raises:
             InputError: a table on this machine does not exist.
+            MissingExtra, ConfigError: as for :func:`recsys.spark.session.session`.
         """
         self._require_inputs()
         small = self._given_session is None and _is_small_input(self.config.tables)

@@ -22,8 +22,8 @@ from recsys.storage import FileStatus, RemoteFolder, use_spark
 RENAMING_SCHEMES = ("file", "hdfs", "viewfs", "webhdfs", "swebhdfs", "ofs", "o3fs")
 """Schemes of file systems that rename a file in one step, over an older one.
 
-There a reader sees a file while it is written. All other file systems are taken for object stores,
-which show a file when it is complete, and on which a rename is a copy.
+On these, a reader sees a file while it is written. All other file systems are treated as object
+stores, which show a file only when it is complete, and on which a rename is a copy.
 """
 
 

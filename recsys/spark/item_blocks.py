@@ -4,8 +4,9 @@ There are two layouts of item factors. Where they are small, they are *broadcast
 every task hold all of them. Where they are large, they are a table on disk (:class:`FactorTable`),
 and a process holds one *block* of them at a time. :func:`items_per_block` chooses the layout.
 
-Who makes lists or folds users in sends each block to the executors as a broadcast of its own
-(:class:`FactorBlocks`). A task then reads one block after the other from the disk of its executor.
+To make lists or to fold users in, the driver sends each block to the executors as a separate
+broadcast (:class:`FactorBlocks`). A task then reads one block after the other from the disk of its
+executor.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ PySpark writes the length of a value as a signed 32-bit number.
 """
 
 MAX_BLOCK_MB = 256
-"""Largest size of a block in MiB. Training passes six times a block as one value."""
+"""Largest size of a block in MiB. In training, one value that is sent can be six times as large."""
 
 
 def items_per_block(n_items: int, rank: int, item_block_mb: ItemBlockMB) -> int | None:
@@ -168,7 +169,7 @@ class FactorTable:
         return cls(write_factors(by_item, path), *shape)
 
     def share(self) -> tuple[FactorBlocks, np.ndarray]:
-        """Broadcast each block, and return the blocks and bool[n_items]: who has a factor."""
+        """Broadcast each block, and return the blocks and bool[n_items]: which items have a factor."""
         context = self.table.sparkSession.sparkContext
         parts = []
         has_factor = []

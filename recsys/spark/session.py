@@ -92,9 +92,10 @@ SMALL_INPUT = {
 QUICK_START = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m -XX:MetaspaceSize=256m"
 """Options of Java for a small input on a local master.
 
-Java spends half of a short run on compiling well what runs seldom. So it compiles fast instead. It
-would keep only 48 MiB of such code, which some hundred queries fill. And it would look for garbage
-whenever it has loaded many classes.
+By default, Java spends half of a short run on optimising code that runs only a few times. The first
+option makes it compile without these optimisations. The second gives this code more memory than the
+default of 48 MiB, which some hundred queries fill. The third prevents garbage collections when many
+classes are loaded.
 """
 
 CONNECT_VARIABLES = ("SPARK_REMOTE", "SPARK_CONNECT_MODE_ENABLED")
@@ -104,7 +105,7 @@ NO_CONNECT = (
     "Spark Connect has no Spark driver in this process, and recsys needs one: use [spark] master = 'spark://HOST:7077',"
     " or spark-submit --master"
 )
-"""What a user of Spark Connect is told first."""
+"""The start of each error message about Spark Connect."""
 
 
 def session(settings: SparkSettings, *, small: bool = False) -> SparkSession:

@@ -8,14 +8,14 @@ from pyspark import TaskContext
 
 
 def prepare_task() -> None:
-    """Prepare the process for a task: kernels use one thread, and modules are no longer searched for garbage.
+    """Prepare the process for a task: limit kernels to one thread, and speed up garbage collection.
 
-    Spark runs one task per core, so a task has one thread.
+    Spark runs one task per core, so kernels may use one thread only.
 
-    After each task pyspark searches all objects of the process for garbage. With the modules of recsys
-    these are more than 100,000, and the search takes longer than a small task. Objects that exist
-    before the work are therefore left out of it; they stay until the process ends. Outside of a task
-    nothing is left out.
+    After each task pyspark runs the garbage collector over all objects of the process. With the
+    modules of recsys these are more than 100,000, and this takes longer than a small task. So the
+    objects that exist before the work are excluded from garbage collection until the process ends.
+    Outside of a task no objects are excluded.
     """
     # Imported here, because this module is also loaded where no kernel is used.
     import numba

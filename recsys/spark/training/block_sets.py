@@ -35,7 +35,10 @@ class ExecutorBlocks:
         return self.rdd.context.broadcast(value)
 
     def map(self, work: Callable[[Any], Any]) -> ExecutorBlocks:
-        """Return what ``work`` makes of each block. It is computed once, and kept until :meth:`release`."""
+        """Return new blocks: the result of ``work`` for each block.
+
+        They are computed when they are first needed, and kept until :meth:`release`.
+        """
 
         def prepared_work(block: Any) -> Any:
             prepare_task()
@@ -44,7 +47,7 @@ class ExecutorBlocks:
         return ExecutorBlocks(self.rdd.map(prepared_work).persist(StorageLevel.MEMORY_AND_DISK))
 
     def collect(self, work: Callable[[Any], Any]) -> list[Any]:
-        """Return what ``work`` makes of each block, on the driver."""
+        """Return the result of ``work`` for each block, as a list on the driver."""
         return self.rdd.map(work).collect()
 
     def sum(self, work: Callable[[Iterator[Any]], Iterator[Sums]]) -> Sums:
@@ -76,11 +79,11 @@ class DriverBlocks:
         return LocalValue(value)
 
     def map(self, work: Callable[[Any], Any]) -> DriverBlocks:
-        """Return what ``work`` makes of each block."""
+        """Return new blocks: the result of ``work`` for each block."""
         return DriverBlocks(self.collect(work))
 
     def collect(self, work: Callable[[Any], Any]) -> list[Any]:
-        """Return what ``work`` makes of each block, as a list."""
+        """Return the result of ``work`` for each block, as a list."""
         return [work(block) for block in self.blocks]
 
     def sum(self, work: Callable[[Iterator[Any]], Iterator[Sums]]) -> Sums:
@@ -88,7 +91,7 @@ class DriverBlocks:
         return _sum_tuples(work(iter(self.blocks)))
 
     def release(self) -> None:
-        """Do nothing: the blocks go with this object."""
+        """Do nothing: the blocks are released when this object is."""
 
 
 def sum_partitions(partial_sums: RDD[Sums]) -> Sums:

@@ -62,14 +62,14 @@ receiver = operator.itemgetter(0)
 
 
 class SolvedBlock(NamedTuple):
-    """A user block with the factors of its training users, and their sums.
+    """A user block after its users were solved: m training users, who have pairs with n items.
 
     Attributes:
-        block: the pairs.
+        block: the pairs of all users of the block.
         x: float32[m, rank], the factors of the training users.
-        residual: float32[n, rank], the part of these users in the residual of each item.
-        gram: float64[rank, rank], Σ x xᵀ.
-        loss: the terms of the objective that belong to pairs or users.
+        residual: float32[n, rank], what these users add to the residual of each item of the block.
+        gram: float64[rank, rank], Σ x xᵀ over the training users.
+        loss: the sum of the terms of the objective that belong to these users or their pairs.
     """
 
     block: UserBlock
@@ -80,13 +80,15 @@ class SolvedBlock(NamedTuple):
 
 
 class Descent(NamedTuple):
-    """The conjugate gradient steps of an item block: float64[m, rank], one row per item.
+    """The state of the conjugate gradient steps of an item block with m items.
+
+    Each item has its own linear system A y = b. M is the preconditioner.
 
     Attributes:
-        y: the factors.
-        residual: what the equations of the items lack.
-        direction: the direction of the next step.
-        residual_norm: float64[m], rᵀM⁻¹r, a squared norm of the residual.
+        y: float64[m, rank], the factors.
+        residual: float64[m, rank], r = b − A y.
+        direction: float64[m, rank], the direction of the next step.
+        residual_norm: float64[m], rᵀM⁻¹r, the squared norm of the preconditioned residual.
     """
 
     y: np.ndarray
@@ -112,16 +114,28 @@ class ItemSystem(NamedTuple):
     params: SparkALSParameters
 
     def penalty(self, pair_counts: np.ndarray) -> np.ndarray:
-        """Return the penalty of each item, float64[m, 1]."""
+        """Return the penalty of each item, float64[m, 1], from its number of training pairs, int[m]."""
         return self.params.penalty(pair_counts, self.n_users)[:, None]
 
     def product(self, vectors: np.ndarray, pair_counts: np.ndarray) -> np.ndarray:
-        """Return what each item's matrix without its pairs makes of the item's vector, [m, rank]."""
+        """Multiply one vector per item by the part of the item's matrix that is not due to its pairs.
+
+        The result is float64[m, rank]. This part is the penalty, plus ``gram`` with implicit
+        feedback.
+
+        Args:
+            vectors: float64[m, rank], the vector of each item.
+            pair_counts: int[m], the number of training pairs of each item.
+        """
         product = self.penalty(pair_counts) * vectors
         return product + vectors @ self.gram if self.params.implicit else product
 
     def precondition(self, residual: np.ndarray, pair_counts: np.ndarray) -> np.ndarray:
-        """Solve an approximation of the linear system of each item, as the other layout does."""
+        """Apply the preconditioner M⁻¹ to the residual of each item, and return float64[m, rank].
+
+        The layout with broadcast factors uses the same preconditioner. The arguments are as for
+        :meth:`product`.
+        """
         share = 1.0 if self.params.implicit else pair_counts[:, None] / self.n_users
         diagonal = self.eigenvalues * share + self.penalty(pair_counts)
         # The residual of these items is zero; any divisor but zero keeps it so.
@@ -472,7 +486,14 @@ def solve_users(
 ) -> Callable[[Elements], Iterator[tuple[Key, SolvedBlock]]]:
     """Return the function that solves the training users of a user block and adds up their sums.
 
-    The messages are the factors of the items of the block.
+    The function takes a partition: first the user block, then the messages with the factors of its
+    items.
+
+    Args:
+        params: the parameters of ALS.
+        holdout_interval: about one user in this number is held out. 0: none.
+        axes: the principal axes of the item factors. None for explicit feedback.
+        n_items: the number of all items.
     """
 
     def work(elements: Elements) -> Iterator[tuple[Key, SolvedBlock]]:
@@ -549,10 +570,15 @@ def _start(system: ItemSystem) -> Callable[[Elements], Iterator[tuple[Key, Desce
 
 
 def take_step(system: ItemSystem) -> Callable[[Elements], Iterator[tuple[Key, Descent]]]:
-    """Return the function that takes a step of :func:`recsys.linalg.conjugate_gradients`.
+    """Return the function that takes one conjugate gradient step for the items of an item block.
 
-    The state is a :class:`Descent`, and the messages are parts of the product of the pairs, with
-    the sign of a residual.
+    It is the step of :func:`recsys.linalg.conjugate_gradients`. The function takes a partition: the
+    number of training pairs of each item, the :class:`Descent` before the step, and the messages of
+    the user blocks. A message has the part of −A·direction that is due to the pairs of one user
+    block.
+
+    Args:
+        system: the part of the linear systems that all items share.
     """
 
     def work(elements: Elements) -> Iterator[tuple[Key, Descent]]:

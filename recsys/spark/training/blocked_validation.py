@@ -48,7 +48,9 @@ class BlockedValidation:
     def draw(
         cls, log: RDD[tuple[Key, UserBlock]], interval: int, shape: tuple[int, int], params: SparkALSParameters
     ) -> BlockedValidation | None:
-        """Hold out one user in ``interval``, and hide some of their pairs. The result is None if no user remains.
+        """Hold out about one user in ``interval``, hide some of their pairs, and return these users.
+
+        The result is None if no user has both a hidden and a remaining training pair.
 
         Args:
             log: the user blocks.
