@@ -161,6 +161,11 @@ def run_fold(config: Config, folder: RunFolder, progress: Progress | None) -> di
         config: the config of the fold.
         folder: the folder to write to, which is empty.
         progress: as in :func:`run`.
+
+    Raises:
+        InputError: the fold has no train or no test events.
+        ConfigError: a configured model is not valid.
+        RunFolderError: the folder cannot be written.
     """
     engine = make_engine(config)
     with Meter() as meter, engine.started(meter), engine.open(folder, meter, progress):
@@ -191,6 +196,9 @@ def describe_fold(folder: RunFolder, metrics: dict[str, Any]) -> dict[str, Any]:
     Args:
         folder: the folder of the fold.
         metrics: the content of metrics.json of the fold.
+
+    Raises:
+        RunFolderError: a file of the fold is missing or damaged.
     """
     split = folder.read_json(run_files.SPLIT_CARD)
     return {

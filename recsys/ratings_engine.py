@@ -131,7 +131,11 @@ class RatingsEngine(Engine):
             raise ConfigError(f"model '{needy[0]}' learns from reviews: give [data] reviews a table, or remove it.")
 
     def read_events(self) -> None:
-        """Read and check the tables, and write the refused rows and the data card."""
+        """Read and check the tables, and write the refused rows and the data card.
+
+        Raises:
+            InputError: a table cannot be read, or too many of its rows are refused.
+        """
         self.tables = read_tables_of_run(self.config, self.folder)
 
     def split_events(self) -> None:
@@ -194,6 +198,9 @@ class RatingsEngine(Engine):
 
         Where the model has no opinion, the fallback of the same fold predicts: the biases, or with
         reviews ``text_score``. Then the predictions are clipped to :attr:`scale`.
+
+        Raises:
+            InputError: the model returned something other than float64[m], or an infinite number.
         """
         predicted = []
         fallback = []

@@ -69,6 +69,9 @@ def build_report(folder: RunFolder) -> Report:
 
     Args:
         folder: a run folder that is complete except for its report.
+
+    Raises:
+        RunFolderError: a file of the run is missing or damaged.
     """
     run = Run(folder)
     builders = RATING_SECTIONS if ratings.is_of_ratings(run.metrics) else SECTIONS

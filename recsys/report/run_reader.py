@@ -28,6 +28,8 @@ MAX_USERS = 5_000
 class Run:
     """The contents of a run folder of either engine, as the sections of a report need them.
 
+    All properties raise RunFolderError if a file that they read is missing or damaged.
+
     Args:
         folder: the run folder.
         max_users: the largest number of sampled users, whose lists and histories are read.

@@ -236,6 +236,10 @@ def recommend(
             history. Columns that define segments take precedence over the run's users table.
         late_events: a table with the columns user_id, item_id, value and optionally timestamp: events
             that came after the run. They are added to the histories.
+
+    Raises:
+        ConfigError: a rule names a field that the items table does not have.
+        InputError: a time in the rules is neither an ISO date nor a number.
     """
     from recsys.spark import saved as factor_model
     from recsys.spark.shipped import add_stored_factors, has_times, list_users, observe_shortfall

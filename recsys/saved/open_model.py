@@ -238,6 +238,9 @@ def read_min_history(run: RunFolder, name: str) -> dict[str, Any]:
     Args:
         run: the run.
         name: the name of the model.
+
+    Raises:
+        RunFolderError: a file of the model is missing or damaged.
     """
     if _is_spark_model(run, name):
         return {"min_history": run.read_json(run_files.spark_params(name)).get("min_history", 0)}
@@ -268,6 +271,10 @@ def saved_models(run: RunFolder) -> list[str]:
     """Return the names of the models that are saved in a run, in the order of metrics.json.
 
     A model of metrics.json whose folder was not kept is left out.
+
+    Raises:
+        RunFolderError: metrics.json is missing or damaged.
+        ValueError: the name of a model is not one that a folder can have.
     """
     names = run.read_object(run_files.METRICS, models=dict, about=dict)["models"]
     # The names become paths: one such as "../x" would lead out of the run.
@@ -437,7 +444,11 @@ def _require_listed_files(folder: Path, sums: dict[str, str]) -> None:
 
 
 def read_segments(run: RunFolder) -> Segments | None:
-    """Return the popularity by segment of a run or a bundle, or None if it has no segments."""
+    """Return the popularity by segment of a run or a bundle, or None if it has no segments.
+
+    Raises:
+        RunFolderError: a file of the segments is missing or damaged.
+    """
     return Segments.load(run.local(run_files.SEGMENT_FOLDER).parent)
 
 

@@ -56,6 +56,9 @@ class SavedRatingModel:
 
         Args:
             pairs: user_id and item_id.
+
+        Raises:
+            InputError: the model returned something other than float64[m], or an infinite number.
         """
         users = _rows(self.history.users, pairs[USER])
         items = _rows(self.history.items, pairs[ITEM])
@@ -168,7 +171,11 @@ def read_pairs(path: str, reading: ReadSettings, run: RunFolder) -> pd.DataFrame
 
 
 def is_of_ratings(run: RunFolder) -> bool:
-    """Return whether the models of a run or of a bundle predict ratings."""
+    """Return whether the models of a run or of a bundle predict ratings.
+
+    Raises:
+        RunFolderError: metrics.json is missing or damaged.
+    """
     about = run.read_object(run_files.METRICS, about=dict)["about"]
     return bool(about.get("task") == "ratings")
 
@@ -201,7 +208,11 @@ def rating_model_name(run: RunFolder, name: str | None) -> str:
 
 
 def fallback_of_run(run: RunFolder) -> str:
-    """Return the name of the model that predicts where the others of a run have no opinion."""
+    """Return the name of the model that predicts where the others of a run have no opinion.
+
+    Raises:
+        RunFolderError: metrics.json is missing or damaged.
+    """
     about = run.read_object(run_files.METRICS, about=dict)["about"]
     return str(about.get("fallback", RATING_BASELINES[1]))
 

@@ -216,6 +216,10 @@ class SparkEngine(Engine):
             folder: the run folder, where the steps write their files.
             meter: measures the time and memory of each step.
             progress: a function that is called with the progress of a step, or None.
+
+        Raises:
+            RunFolderError, InputError, ConfigError: Spark failed in the block for a cause that
+                ``spark_errors_explained`` knows.
         """
         with super().open(folder, meter, progress), spark_errors_explained(self.config.out):
             self.work = folder.uri_of(run_files.WORK)
@@ -242,6 +246,10 @@ class SparkEngine(Engine):
 
         This includes the candidates, the rules, the relevant items, the counts of likes and the
         segments.
+
+        Raises:
+            InputError, ConfigError: the events cannot be split as the config says, or a rank, a
+                rule or a column of segments is not valid.
         """
         config = self.config
         # A wrong column of segments is refused before the events are divided.

@@ -228,6 +228,9 @@ def read_user_segments(
 
     The result is a DataFrame with the columns ``key`` (the user id as text) and ``segment`` (a row
     of ``segments``, or -1 for none). It is None if ``segments`` is None.
+
+    Raises:
+        RunFolderError: the users table of the run cannot be read.
     """
     if segments is None:
         return None
@@ -261,6 +264,10 @@ def recommend(
             history. Columns of the segments take precedence over the users table of the run.
         late_events: columns (user_id, item_id, value), pairs that came after the run. They are added to
             the histories. Items that the run does not have are left out.
+
+    Raises:
+        ConfigError: a rule names a field that the items table does not have.
+        InputError: a time in the rules is neither an ISO date nor a number.
     """
     history, factors = _with_late_events(saved, late_events)
     listed_users = factors.select("user")

@@ -56,6 +56,7 @@ def fold_judges(config: Config, name: str, metric: str, folder: Path) -> Iterato
         InputError: the folds need times and the events have none, or a fold has no train pairs or
             no test pairs.
         ConfigError: the model is not of kind ``als``.
+        MissingExtra: there is no Java 17 or newer.
     """
     parameters = model_parameters(config).get(name)
     if parameters is None or parameters.kind != "als":
@@ -94,6 +95,9 @@ def fold_conditions(train: DataFrame, config: Config) -> list[tuple[Column, Colu
         train: the train part of the run, with the columns user_id, item_id and timestamp (-1 where
             unknown).
         config: the config with the section ``[tune]``.
+
+    Raises:
+        InputError, ConfigError: as for :meth:`recsys.config.Config.fold_rule`.
     """
     settings = config.tune
     timed = train.where(F.col(TIME) < 0).isEmpty()

@@ -68,6 +68,11 @@ def learning_curve(tuned: Tuned, *, progress: Steps | None = None) -> LearningRe
         tuned: the result of the search.
         progress: called after each model that is trained with ("learning curve", number of models
             done, number of all models).
+
+    Raises:
+        RunFolderError: there is no complete run at ``tuned.config.out``.
+        InputError: a fold has no train pairs or no relevant test pairs.
+        ConfigError: the rule of the folds does not suit the items that the lists rank.
     """
     config = tuned.config
     name = tuned.model

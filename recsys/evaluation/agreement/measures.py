@@ -15,6 +15,9 @@ last item. A correlation is undefined if fewer than two items are compared, or i
 of them. ``kendall_topk`` and ``footrule_topk`` are *distances*: a smaller value means more
 agreement.
 
+All measures raise InputError if a list has an item twice. Correlations raise ConfigError if
+``missing`` is neither of the two, nor "" (what the pairs say).
+
 docs/agreement.md compares the formulas and says which measure answers which question.
 """
 

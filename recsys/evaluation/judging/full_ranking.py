@@ -85,6 +85,8 @@ def evaluate_scores(
 
     Raises:
         ConfigError: the name of a metric is not valid.
+        InputError: the model was fitted with another number of items, or its scores have the wrong
+            shape or dtype.
     """
     ranking = ranking or FullRanking()
     chosen = parse_all(metrics, complete=True)

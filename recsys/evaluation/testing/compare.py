@@ -166,6 +166,9 @@ def read_run(folder: RunFolder, table_name: str = run_files.PER_USER) -> dict[st
     Args:
         folder: the run folder.
         table_name: the file with the values per user, that of the run or that of its backtest.
+
+    Raises:
+        RunFolderError: a file of the run is missing or damaged.
     """
     about = folder.read_json(run_files.METRICS)
     definitions = about["about"]["definitions"]

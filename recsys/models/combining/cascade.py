@@ -63,6 +63,9 @@ class Cascade(Recommender):
 
         :meth:`member_of` says which member that is. The row of a user whom no member can score is
         all NaN.
+
+        Raises:
+            InputError: the scores of a member have the wrong shape or dtype.
         """
         users = _user_numbers(histories, users)
         member = self.member_of(histories, users)

@@ -35,6 +35,9 @@ def per_user(a: DataFrame, b: DataFrame, measures: Iterable[str], *, missing: st
         measures: the names of the measures, for example "tau_b" or "overlap@10".
         missing: how correlations treat an item that is in one list only, as in ``rankings.Pairs``.
             It holds for measures whose name does not set it.
+
+    Raises:
+        ConfigError: the name of a measure is not valid.
     """
     names = [str(measure) for measure in parse_measures(measures)]
     lists_of_users = _listed(a, "a").join(_listed(b, "b"), "user", "full")

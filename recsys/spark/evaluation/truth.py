@@ -56,6 +56,9 @@ class Truth:
             settings: the section ``[judge]``: what is relevant, and which items lists rank.
             exclude_seen: whether relevant pairs that are in the history are removed and counted.
             work: the folder to which the truth is written, and from which all models read it.
+
+        Raises:
+            InputError: lists rank only items without events in train, and there are none.
         """
         # Where no pair is in both parts, there is nothing that the history could remove.
         repeats = bool(split.about["repeated_pairs"])

@@ -106,6 +106,9 @@ def predict_cold_items(
         liked_by: int[candidates], the number of users who like each item.
         params: the parameters of the model.
         work: the folder for the new factors of users.
+
+    Raises:
+        InputError: a new factor is not finite.
     """
     trained = fitted.items.collect() if isinstance(fitted.items, FactorTable) else fitted.items
     warm = np.isfinite(trained[:, 0])
