@@ -85,7 +85,7 @@ def test_repeats_and_items_out_of_reach_are_said_when_they_are_more_than_a_twent
     assert verdict(metrics(BETTER, many)) == (
         f"{BEATS} 25% of what the tested users chose they had chosen before: lists leave such repeats out, so they are"
         " not judged ([recommend] exclude_seen = false judges them, beside the"
-        " baseline repeat). 10% of the judged choices are items that are no"
+        " baseline repeat). 10% of the judged choices are items that are not"
         " candidates, so no model could recommend them."
     )
 
