@@ -113,7 +113,7 @@ def interrupt_jobs(count: str, seed: str = "0") -> int:
                     print(f"{job} {number} {kind} after {moment:.1f} s: {complaints}", flush=True)
     labels = ["SIGKILL", "SIGINT", "ended before the signal"]
     rows = [[job, *(str(outcomes[job, label]) for label in labels)] for job in JOBS]
-    body = f"{sum(outcomes.values()):,} runs, {faults} faults.\n\n" + table(["job", *labels], rows)
+    body = f"{sum(outcomes.values()):,} runs, faults: {faults}.\n\n" + table(["job", *labels], rows)
     write_section("kills", "Jobs on Spark that are killed", f"python bench/kills.py jobs {count}", body)
     return faults
 
@@ -139,6 +139,9 @@ def interrupt(job: str, folder: Path, number: signal.Signals, moment: float) -> 
     The result is whether the job ended before, and what is wrong afterwards.
     """
     result = RESULTS[job]
+    if job == "recommend":
+        # This job replaces nothing: it refuses a table that exists already.
+        shutil.rmtree(folder / result, ignore_errors=True)
     before = contents(folder, result)
     run = start_job(job, folder)
     ended = True

@@ -147,6 +147,10 @@ def session(settings: SparkSettings, *, small: bool = False) -> SparkSession:
     for key, value in chosen.items():
         if not submitted.contains(key):
             builder = builder.config(key, value)
+    # Py4J logs a traceback for each error that it raises, also for an interruption, in part with the
+    # root logger. The error itself is what users are told.
+    logging.getLogger("py4j").setLevel(logging.CRITICAL)
+    logging.getLogger().addFilter(_is_not_of_py4j)
     interrupt_handler = signal.getsignal(signal.SIGINT)
     try:
         spark = builder.getOrCreate()
@@ -154,10 +158,6 @@ def session(settings: SparkSettings, *, small: bool = False) -> SparkSession:
         reason = str(getattr(error, "java_exception", None) or error).splitlines()[0]
         raise ConfigError(f"[spark]: no session on {master}: {reason}") from error
     atexit.register(_remove_socket, spark.sparkContext)
-    # Py4J logs a traceback for each error that it raises, also for an interruption, in part with the
-    # root logger. The error itself is what users are told.
-    logging.getLogger("py4j").setLevel(logging.CRITICAL)
-    logging.getLogger().addFilter(_is_not_of_py4j)
     if threading.current_thread() is threading.main_thread():
         # That of PySpark calls Java in the middle of another call, which fails with a traceback.
         signal.signal(signal.SIGINT, interrupt_handler)

@@ -1,6 +1,7 @@
 """What is refused before Spark starts, and what Spark says about files that it cannot read."""
 
 import json
+import logging
 import socket
 import subprocess
 import sys
@@ -177,3 +178,20 @@ def test_all_that_does_not_run_on_spark_is_named_at_once(no_session, tmp_path, c
     error = capsys.readouterr().err
     for part in ("[judge] sampled", "[judge] metrics: auc", "rank: must be at least 1", "unknown parameter 'rank'"):
         assert part in error
+
+
+def test_no_traceback_of_py4j_is_logged_while_a_session_starts(monkeypatch, caplog):
+    from pyspark.sql import SparkSession
+
+    from recsys.spark import session
+
+    def interrupted(builder):
+        logging.getLogger("py4j.clientserver").info("Error while receiving.", exc_info=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SparkSession.Builder, "getOrCreate", interrupted)
+    monkeypatch.setattr(logging.getLogger("py4j"), "level", logging.INFO)
+    logging.getLogger("py4j").manager._clear_cache()
+    with pytest.raises(KeyboardInterrupt):
+        session.session(SparkSettings(master="local[1]"))
+    assert caplog.records == []
