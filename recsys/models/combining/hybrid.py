@@ -347,6 +347,7 @@ class Hybrid(Blended):
             search.climb(attempt)
         unsearched = [attempt for attempt in attempts if attempt not in searched]
         if unsearched and not search.deadline.is_over():
+            logger.info("hybrid: looks for members that help a blend")
             blend = search.trial.choose(search.rows)
             for attempt in unsearched:
                 if attempt.kind in blend:
@@ -413,6 +414,7 @@ class Hybrid(Blended):
                 only its mean must be.
         """
         users = np.union1d(half, check)
+        logger.info("hybrid: chooses the weights of its members")
         baseline = start or trial.choose(users, steps=0)
         directions = [(trial.choose(half, baseline), check), (trial.choose(check, baseline), half)]
         if all(chosen == baseline for chosen, _ in directions):
