@@ -77,6 +77,8 @@ def spark():
 
     conf = {"spark.ui.enabled": "false", "spark.sql.shuffle.partitions": "3", "spark.default.parallelism": "2"}
     conf["spark.driver.extraJavaOptions"] = SHORT_LIVED
+    # The tests of a session repeat some hundred queries. Spark keeps the compiled code of the last 100 expressions only.
+    conf["spark.sql.codegen.cache.maxEntries"] = "5000"
     try:
         found = session(SparkSettings(master="local[2]", driver_memory="1g", conf=conf))
     except MissingExtra as error:
