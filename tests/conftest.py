@@ -66,8 +66,9 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 @pytest.fixture(scope="session")
-def spark():
+def spark(request):
     """One local session on two cores for each process of pytest; skipped, with the reason, where Spark cannot run."""
+    assert "not spark" not in request.config.getoption("markexpr"), "give this test the marker spark"
     pytest.importorskip("pyspark", reason="pyspark is not installed")
     from cluster import SHORT_LIVED
 
@@ -77,7 +78,7 @@ def spark():
 
     conf = {"spark.ui.enabled": "false", "spark.sql.shuffle.partitions": "3", "spark.default.parallelism": "2"}
     conf["spark.driver.extraJavaOptions"] = SHORT_LIVED
-    # The tests of a session repeat some hundred queries. Spark keeps the compiled code of the last 100 expressions only.
+    # The tests of a session repeat some hundred queries. By default, Spark keeps the compiled code of 100 expressions.
     conf["spark.sql.codegen.cache.maxEntries"] = "5000"
     try:
         found = session(SparkSettings(master="local[2]", driver_memory="1g", conf=conf))

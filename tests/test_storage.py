@@ -20,7 +20,9 @@ def s3(monkeypatch):
         yield objects
 
 
-@pytest.fixture(params=["pyarrow", pytest.param("spark", marks=pytest.mark.spark), "objects"])
+@pytest.fixture(
+    params=["pyarrow", *(pytest.param(name, marks=pytest.mark.spark) for name in ("spark", "objects on spark"))]
+)
 def folder(request):
     """A folder that does not exist yet, whose name has a blank and what looks like an escape."""
     if request.param == "pyarrow":
@@ -30,7 +32,7 @@ def folder(request):
     from recsys.spark.hadoop_client import HadoopClient
 
     _, uri = request.getfixturevalue("mount")
-    if request.param == "objects":
+    if request.param == "objects on spark":
         # Where a rename is a copy, a file is written under its name at once.
         request.getfixturevalue("monkeypatch").setattr(hadoop_folder, "RENAMING_SCHEMES", ())
     client = HadoopClient.of_session(request.getfixturevalue("spark"))
