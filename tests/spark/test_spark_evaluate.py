@@ -8,7 +8,7 @@ from recsys.errors import ConfigError
 from recsys.evaluation.evaluate import evaluate_tables, item_propensities
 from recsys.evaluation.settings import EvaluationSettings
 
-pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("small_plans")]
+pytestmark = pytest.mark.spark
 NAMES = (
     "precision@3",
     "recall@5",

@@ -14,7 +14,7 @@ from recsys.evaluation.settings import EvaluationSettings
 from recsys.spark.evaluation.evaluate import evaluate_tables
 from recsys.spark.table_files import read_table
 
-pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("small_plans")]
+pytestmark = pytest.mark.spark
 
 LISTS = "user_id,item_id,rank\na,x,1\na,y,2\nb,z,1\n"
 TRUTH = "user_id,item_id,value\na,y,1\nb,z,1\n"

@@ -10,7 +10,7 @@ from recsys.ranking.rank import recommend
 from recsys.recommender import Recommender
 from recsys.types import SHORTFALL
 
-pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("small_plans")]
+pytestmark = pytest.mark.spark
 USERS, ITEMS, RANK = 60, 30, 4
 
 
