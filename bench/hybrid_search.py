@@ -58,15 +58,16 @@ def try_all(
     start: Position,
     lengths: Sequence[int],
     value: Callable[[Position], float],
-    axes: Sequence[int] | None = None,
+    rounds: Sequence[Sequence[int]] | None = None,
     **_: float,
 ) -> Position:
     """Return the position with the highest value, in place of ``trial.climb``.
 
     Args:
-        start, lengths, value, axes: as for ``climb``.
+        start, lengths, value: as for ``climb``.
+        rounds: the first one has the ladders to search. None: all ladders.
     """
-    axes = range(len(lengths)) if axes is None else axes
+    axes = range(len(lengths)) if rounds is None else rounds[0]
     if prod(lengths[axis] for axis in axes) <= MOST:
         # The first ladders need no other fit, so they change fastest.
         ranges = [range(length) if axis in axes else (start[axis],) for axis, length in enumerate(lengths)]

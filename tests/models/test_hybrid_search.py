@@ -1,5 +1,7 @@
 """The search of a hybrid: its ladders, its trials, its deadline, and how it judges."""
 
+from types import SimpleNamespace
+
 import contract
 import numpy as np
 import pytest
@@ -64,7 +66,7 @@ def test_climbing_goes_on_while_it_helps_and_asks_once_for_each_position():
 
     assert climb((2, 2), [8, 3], value) == (6, 1)
     assert len(asked) == len(set(asked))
-    assert climb((2, 2), [8, 3], value, axes=[1]) == (2, 1)
+    assert climb((2, 2), [8, 3], value, rounds=[[1]]) == (2, 1)
     assert climb((2, 2), [5, 3], value) == (4, 1)
     assert climb((0,), [5], lambda position: 1 + 0.01 * position[0], least_gain=0.02) == (0,)
 
@@ -144,6 +146,29 @@ def test_a_climb_ends_above_its_start_and_below_no_neighbour():
     assert attempt.value >= start
     assert attempt.value >= max(attempt.values.values()) / (1 + LEAST_GAIN)
     assert trial.ndcg_per_user(trial.scores["rp3beta"]).mean() == pytest.approx(attempt.value)
+
+
+@pytest.mark.parametrize("kind", ["als", "content_als"])
+def test_ladders_whose_best_values_depend_on_the_rank_are_searched_again(kind, monkeypatch):
+    train, features = contract.world(users=200)
+    trial = hide_pairs(train, 0.3, 200, seed=1)
+    alphas = [rung["alpha"] for rung in SCALED.rungs]
+    monkeypatch.setattr(search_module, "ladders", lambda kind, max_rank: LADDERS[kind])
+
+    def judge(self, model, rows):
+        # A model is better with a higher rank, and the best weight of likes falls with the rank.
+        doublings = np.log2(model.rank / 16)
+        likes = alphas.index(model.alpha)
+        return np.array([np.exp(doublings - (doublings + likes - 8) ** 2 / 2)])
+
+    monkeypatch.setattr(search_module, "fit_part", lambda kind, params, *rest: SimpleNamespace(**params))
+    monkeypatch.setattr(Trial, "judge", judge)
+    monkeypatch.setattr(Trial, "cache_scores", lambda self, name, model: None)
+    search = search_on(trial, features)
+    attempt = search.start(kind)
+    search.climb(attempt)
+    # Of all pairs of a rank and a weight, these have the highest value.
+    assert (attempt.params["rank"], attempt.params["alpha"]) == (1024, alphas[2])
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,9 @@ LEAST_GAIN = 0.002
 A smaller gain is probably noise.
 """
 
+MORE_ROUNDS = 5
+"""The largest number of rounds over the ladders of which the best values depend on each other."""
+
 PROMISING = 0.8
 """The settings of a kind are searched if its NDCG is at least this share of that of the best kind.
 
@@ -345,22 +348,23 @@ class Search:
         """
         steps = self._ladders(kind)
         attempt = Attempt(kind, steps, tuple(step.start for step in steps))
-        first = [
-            axis
-            for axis, step in enumerate(steps)
-            if step in (PENALTY, SCALED) or set(step.rungs[0]) <= set(AT_PREDICTION)
-        ]
-        self._climb(attempt, first)
+        self._climb(attempt, [_first_axes(steps)])
         return attempt
 
     def climb(self, attempt: Attempt) -> None:
         """Search all ladders of a kind from its best position so far, and update ``attempt``.
 
+        After a round over all ladders, those of :meth:`start` and the rank are searched again as
+        long as a round finds something better, because their best values depend on the rank and
+        the rank on them. More rounds over the other ladders hardly find anything better.
+
         If another position is better, the trial stores the scores of the best settings under the
         name of the kind.
         """
         logger.info("hybrid: tries settings of %s, whose fit took %.1f s", attempt.kind, attempt.seconds)
-        self._climb(attempt, range(len(attempt.steps)))
+        steps = attempt.steps
+        rank = [axis for axis, step in enumerate(steps) if "rank" in step.rungs[0]]
+        self._climb(attempt, [range(len(steps)), *[[*_first_axes(steps), *rank]] * MORE_ROUNDS])
 
     def weigh_fields(self) -> Settings:
         """Search the weights of the feature fields with which the model ``content`` is best.
@@ -384,14 +388,14 @@ class Search:
 
         lengths = [len(FIELD_WEIGHTS)] * len(names)
         start = tuple(length // 2 for length in lengths)
-        return field_params(climb(start, lengths, value, rounds=1))["fields"]
+        return field_params(climb(start, lengths, value, rounds=[range(len(names))]))["fields"]
 
-    def _climb(self, attempt: Attempt, axes: Sequence[int]) -> None:
+    def _climb(self, attempt: Attempt, rounds: Sequence[Sequence[int]]) -> None:
         """Search some ladders, and store the best position in the attempt and its scores in the
         trial.
 
         Args:
-            axes: the positions of these ladders in ``attempt.steps``.
+            rounds: for each round, the positions of its ladders in ``attempt.steps``.
         """
         # The models of the best position and of the last one: where only a parameter of AT_PREDICTION
         # differs, one of them serves.
@@ -418,8 +422,7 @@ class Search:
             return mean
 
         lengths = [len(step.rungs) for step in attempt.steps]
-        # A second round costs as much as the first and hardly finds anything better.
-        attempt.position = climb(start, lengths, value, axes, rounds=1, least_gain=LEAST_GAIN)
+        attempt.position = climb(start, lengths, value, rounds, least_gain=LEAST_GAIN)
         if is_first or attempt.position != start:
             model = self._fit(attempt, attempt.params, fitted)
             self.trial.cache_scores(attempt.kind, model)
@@ -469,6 +472,19 @@ class Search:
         if self.field_weights and kind in CONTENT:
             steps = (*steps, Ladder(({}, {"fields": self.field_weights}), start=1))
         return steps
+
+
+def _first_axes(steps: Sequence[Ladder]) -> list[int]:
+    """Return the positions of the ladders that are searched when a kind is tried for the first time.
+
+    They are those of settings that only affect scoring, and :data:`PENALTY` and :data:`SCALED`.
+
+    Args:
+        steps: the ladders of the kind.
+    """
+    return [
+        axis for axis, step in enumerate(steps) if step in (PENALTY, SCALED) or set(step.rungs[0]) <= set(AT_PREDICTION)
+    ]
 
 
 def _could_go_on(settings: Settings) -> bool:

@@ -282,22 +282,21 @@ def climb(
     start: Position,
     lengths: Sequence[int],
     value: Callable[[Position], float],
-    axes: Sequence[int] | None = None,
-    rounds: int = 10,
+    rounds: Sequence[Sequence[int]] | None = None,
     least_gain: float = 0.0,
 ) -> Position:
     """Search a position with a high ``value`` by moving along one ladder at a time, and return it.
 
     On each ladder the search moves up rung by rung as long as ``value`` rises, then down in the
-    same way. It repeats this for all ladders until no move raises ``value``, but at most ``rounds``
-    times. ``value`` is called only once per position.
+    same way. A round does this for some ladders, one after the other. The search ends after the
+    last round, or after a round without a move. ``value`` is called only once per position.
 
     Args:
         start: the first position.
         lengths: number of rungs of each ladder.
         value: the function to maximise.
-        axes: the indices of the ladders to move along, in this order. None: all ladders.
-        rounds: largest number of passes over the ladders.
+        rounds: for each round, the indices of its ladders, in the order of the search. None: ten
+            rounds over all ladders.
         least_gain: a move is made if the new value is above (1 + ``least_gain``) times the old one.
 
     >>> climb((0, 0), [5, 5], lambda position: -((position[0] - 3) ** 2) - (position[1] - 1) ** 2)
@@ -306,9 +305,9 @@ def climb(
     value = cache(value)
     position = start
     value(position)
-    for _ in range(rounds):
+    for axes in [range(len(lengths))] * 10 if rounds is None else rounds:
         before_round = position
-        for axis in range(len(lengths)) if axes is None else axes:
+        for axis in axes:
             for step in (1, -1):
                 while 0 <= position[axis] + step < lengths[axis]:
                     neighbour = (*position[:axis], position[axis] + step, *position[axis + 1 :])
