@@ -37,7 +37,7 @@ from recsys.evaluation.truth import Truth
 from recsys.features.encoding import encode_features
 from recsys.models import build
 from recsys.models.combining import hybrid, search
-from recsys.models.combining.trial import Position
+from recsys.models.combining.trial import Ladders, Position
 from recsys.ranking.rank import recommend
 
 DATA = Path(os.environ.get("RECSYS_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -58,7 +58,7 @@ def try_all(
     start: Position,
     lengths: Sequence[int],
     value: Callable[[Position], float],
-    rounds: Sequence[Sequence[int]] | None = None,
+    rounds: Sequence[Sequence[Ladders]] | None = None,
     **_: float,
 ) -> Position:
     """Return the position with the highest value, in place of ``trial.climb``.
@@ -67,7 +67,7 @@ def try_all(
         start, lengths, value: as for ``climb``.
         rounds: the first one has the ladders to search. None: all ladders.
     """
-    axes = range(len(lengths)) if rounds is None else rounds[0]
+    axes = range(len(lengths)) if rounds is None else sorted({axis for ladders in rounds[0] for axis in ladders})
     if prod(lengths[axis] for axis in axes) <= MOST:
         # The first ladders need no other fit, so they change fastest.
         ranges = [range(length) if axis in axes else (start[axis],) for axis, length in enumerate(lengths)]

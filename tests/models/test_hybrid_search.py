@@ -66,8 +66,11 @@ def test_climbing_goes_on_while_it_helps_and_asks_once_for_each_position():
 
     assert climb((2, 2), [8, 3], value) == (6, 1)
     assert len(asked) == len(set(asked))
-    assert climb((2, 2), [8, 3], value, rounds=[[1]]) == (2, 1)
+    assert climb((2, 2), [8, 3], value, rounds=[[(1,)]]) == (2, 1)
     assert climb((2, 2), [5, 3], value) == (4, 1)
+    # A ridge, along which each ladder by itself leads down.
+    assert climb((1, 0), [8, 5], lambda p: p[0] - 9 * abs(p[0] - p[1] - 1)) == (1, 0)
+    assert climb((1, 0), [8, 5], lambda p: p[0] - 9 * abs(p[0] - p[1] - 1), rounds=[[(0,), (0, 1)]]) == (5, 4)
     assert climb((0,), [5], lambda position: 1 + 0.01 * position[0], least_gain=0.02) == (0,)
 
 
@@ -169,6 +172,25 @@ def test_ladders_whose_best_values_depend_on_the_rank_are_searched_again(kind, m
     search.climb(attempt)
     # Of all pairs of a rank and a weight, these have the highest value.
     assert (attempt.params["rank"], attempt.params["alpha"]) == (1024, alphas[2])
+
+
+def test_heavier_likes_are_tried_with_a_larger_penalty(monkeypatch):
+    train, _ = contract.world(users=200)
+    trial = hide_pairs(train, 0.3, 200, seed=1)
+    penalties = [rung["penalty"] for rung in PENALTY.rungs]
+    alphas = [rung["alpha"] for rung in SCALED.rungs]
+
+    def judge(self, model, rows):
+        likes = alphas.index(model.alpha) - SCALED.start
+        penalty = penalties.index(min(penalties, key=lambda value: abs(value * (1 + model.alpha) - model.reg)))
+        return np.array([np.exp(likes - 9 * abs(likes - (penalty - PENALTY.start)))])
+
+    monkeypatch.setattr(search_module, "fit_part", lambda kind, params, *rest: SimpleNamespace(**params))
+    monkeypatch.setattr(Trial, "judge", judge)
+    monkeypatch.setattr(Trial, "cache_scores", lambda self, name, model: None)
+    attempt = search_on(trial).start("als")
+    assert attempt.params["alpha"] == alphas[-1]
+    assert attempt.params["reg"] == pytest.approx(penalties[-1] * (1 + alphas[-1]))
 
 
 @pytest.mark.parametrize(

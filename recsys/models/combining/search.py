@@ -17,7 +17,7 @@ from recsys.errors import InputError
 from recsys.features.encoding import columns_by_field
 from recsys.logging import logger
 from recsys.models import build, parameters
-from recsys.models.combining.trial import Position, Trial, climb
+from recsys.models.combining.trial import Ladders, Position, Trial, climb, one_by_one
 from recsys.recommender import Recommender
 from recsys.types import Features, Interactions
 
@@ -348,7 +348,7 @@ class Search:
         """
         steps = self._ladders(kind)
         attempt = Attempt(kind, steps, tuple(step.start for step in steps))
-        self._climb(attempt, [_first_axes(steps)])
+        self._climb(attempt, [_first_moves(steps)])
         return attempt
 
     def climb(self, attempt: Attempt) -> None:
@@ -363,8 +363,8 @@ class Search:
         """
         logger.info("hybrid: tries settings of %s, whose fit took %.1f s", attempt.kind, attempt.seconds)
         steps = attempt.steps
-        rank = [axis for axis, step in enumerate(steps) if "rank" in step.rungs[0]]
-        self._climb(attempt, [range(len(steps)), *[[*_first_axes(steps), *rank]] * MORE_ROUNDS])
+        rank = [(axis,) for axis, step in enumerate(steps) if "rank" in step.rungs[0]]
+        self._climb(attempt, [one_by_one(len(steps)), *[[*_first_moves(steps), *rank]] * MORE_ROUNDS])
 
     def weigh_fields(self) -> Settings:
         """Search the weights of the feature fields with which the model ``content`` is best.
@@ -388,14 +388,14 @@ class Search:
 
         lengths = [len(FIELD_WEIGHTS)] * len(names)
         start = tuple(length // 2 for length in lengths)
-        return field_params(climb(start, lengths, value, rounds=[range(len(names))]))["fields"]
+        return field_params(climb(start, lengths, value, rounds=[one_by_one(len(names))]))["fields"]
 
-    def _climb(self, attempt: Attempt, rounds: Sequence[Sequence[int]]) -> None:
+    def _climb(self, attempt: Attempt, rounds: Sequence[Sequence[Ladders]]) -> None:
         """Search some ladders, and store the best position in the attempt and its scores in the
         trial.
 
         Args:
-            rounds: for each round, the positions of its ladders in ``attempt.steps``.
+            rounds: as for :func:`recsys.models.combining.trial.climb`; ladders are those of ``attempt.steps``.
         """
         # The models of the best position and of the last one: where only a parameter of AT_PREDICTION
         # differs, one of them serves.
@@ -474,17 +474,20 @@ class Search:
         return steps
 
 
-def _first_axes(steps: Sequence[Ladder]) -> list[int]:
-    """Return the positions of the ladders that are searched when a kind is tried for the first time.
+def _first_moves(steps: Sequence[Ladder]) -> list[Ladders]:
+    """Return the ladders that are searched when a kind is tried for the first time, as a round of ``climb``.
 
-    They are those of settings that only affect scoring, and :data:`PENALTY` and :data:`SCALED`.
+    They are those of settings that only affect scoring, and :data:`PENALTY` and :data:`SCALED`. These
+    two also move together: the heavier the likes are, the more they need to be penalised. Often a
+    step on one of them helps only with a step on the other.
 
     Args:
         steps: the ladders of the kind.
     """
-    return [
-        axis for axis, step in enumerate(steps) if step in (PENALTY, SCALED) or set(step.rungs[0]) <= set(AT_PREDICTION)
-    ]
+    objective = tuple(axis for axis, step in enumerate(steps) if step in (PENALTY, SCALED))
+    at_prediction = tuple(axis for axis, step in enumerate(steps) if set(step.rungs[0]) <= set(AT_PREDICTION))
+    moves: list[Ladders] = [(axis,) for axis in sorted(at_prediction + objective)]
+    return [objective, *moves] if objective else moves
 
 
 def _could_go_on(settings: Settings) -> bool:

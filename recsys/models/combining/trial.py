@@ -277,26 +277,30 @@ Position = tuple[int, ...]
 """The number of the current rung on each ladder. A ladder is the ordered list of values of a setting,
 and a rung is one of these values."""
 
+Ladders = tuple[int, ...]
+"""The indices of ladders on which a search moves together."""
+
 
 def climb(
     start: Position,
     lengths: Sequence[int],
     value: Callable[[Position], float],
-    rounds: Sequence[Sequence[int]] | None = None,
+    rounds: Sequence[Sequence[Ladders]] | None = None,
     least_gain: float = 0.0,
 ) -> Position:
-    """Search a position with a high ``value`` by moving along one ladder at a time, and return it.
+    """Search a position with a high ``value`` by moving along ladders, and return it.
 
     On each ladder the search moves up rung by rung as long as ``value`` rises, then down in the
-    same way. A round does this for some ladders, one after the other. The search ends after the
-    last round, or after a round without a move. ``value`` is called only once per position.
+    same way. Several ladders can also move together, each by one rung. A round does this one after
+    the other. The search ends after the last round, or after a round without a move. ``value`` is
+    called only once per position.
 
     Args:
         start: the first position.
         lengths: number of rungs of each ladder.
         value: the function to maximise.
-        rounds: for each round, the indices of its ladders, in the order of the search. None: ten
-            rounds over all ladders.
+        rounds: for each round, in the order of the search, the indices of the ladders that move
+            together. None: ten rounds in which each ladder moves by itself.
         least_gain: a move is made if the new value is above (1 + ``least_gain``) times the old one.
 
     >>> climb((0, 0), [5, 5], lambda position: -((position[0] - 3) ** 2) - (position[1] - 1) ** 2)
@@ -305,18 +309,24 @@ def climb(
     value = cache(value)
     position = start
     value(position)
-    for axes in [range(len(lengths))] * 10 if rounds is None else rounds:
+    for together in [one_by_one(len(lengths))] * 10 if rounds is None else rounds:
         before_round = position
-        for axis in axes:
+        for ladders in together:
             for step in (1, -1):
-                while 0 <= position[axis] + step < lengths[axis]:
-                    neighbour = (*position[:axis], position[axis] + step, *position[axis + 1 :])
-                    if value(neighbour) <= value(position) * (1 + least_gain):
+                while True:
+                    neighbour = tuple(rung + step * (axis in ladders) for axis, rung in enumerate(position))
+                    is_on_ladders = all(0 <= rung < length for rung, length in zip(neighbour, lengths, strict=True))
+                    if not is_on_ladders or value(neighbour) <= value(position) * (1 + least_gain):
                         break
                     position = neighbour
         if position == before_round:
             break
     return position
+
+
+def one_by_one(count: int) -> list[Ladders]:
+    """Return the round of :func:`climb` in which each of ``count`` ladders moves by itself."""
+    return [(axis,) for axis in range(count)]
 
 
 def gain(new: np.ndarray, old: np.ndarray, seed: int = 0) -> dict[str, float]:
