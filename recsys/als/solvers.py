@@ -263,15 +263,16 @@ def implicit_rows(
     weight = alpha * np.abs(value.astype(np.float64))
     target = np.where(value > 0, 1 + weight, 0.0)
     # A few histories touch few columns, so only the factors of these columns are rotated.
-    is_used = np.zeros(len(fixed), dtype=bool)
-    is_used[indices] = True
-    rotated_row = np.cumsum(is_used, dtype=np.int32) - 1
+    if len(indices) < len(fixed):
+        used, indices = np.unique(indices, return_inverse=True)
+        fixed = fixed[used]
     rotation = np.ascontiguousarray(vectors, dtype=fixed.dtype)
     inverse_rotation = np.ascontiguousarray(vectors.T, dtype=fixed.dtype)
     weight, target, base, penalty = (array.astype(fixed.dtype) for array in (weight, target, base, penalty))
     with one_blas_thread():
-        rotated = product(fixed[is_used], rotation)
-        system = (indptr.astype(np.int64, copy=False), rotated_row[indices], weight, target, rotated, base, penalty)
+        rotated = product(fixed, rotation)
+        columns = indices.astype(np.int32, copy=False)
+        system = (indptr.astype(np.int64, copy=False), columns, weight, target, rotated, base, penalty)
         if initial is not None:
             return als_cg_step(*system, initial, rotation, CG_STEPS)
         return product(als_half_step(*system), inverse_rotation)

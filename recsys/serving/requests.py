@@ -121,11 +121,16 @@ class HistoryEntry(Strict):
     event: Word | None = Field(default=None, description="the type of the event; unset: its weight is 1")
 
 
+# Most histories are ids, so an entry is first read as one.
+Entry = Annotated[Id | HistoryEntry, Field(union_mode="left_to_right")]
+"""An entry of a history: an id, or an event."""
+
+
 class ListRequest(UserListOptions):
     """The body of ``POST /recommend``: for whom, from what, and which items."""
 
     user: Id | None = Field(default=None, description="the id of a user; unset: somebody of whom only this is known")
-    history: Several[HistoryEntry | Id] = Field(default=[], description="events that are added to the user's history")
+    history: Several[Entry] = Field(default=[], description="events that are added to the user's history")
     attributes: dict[Word, Word] = Field(
         default={}, description="column -> value, the segment of a user without a history"
     )

@@ -7,6 +7,7 @@ them in its scoring thread, one at a time. Searches run no compiled code, and ha
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -66,6 +67,12 @@ SCAN_ITEMS = 100_000
 MAX_PARTS = 20
 """Largest number of parts of one kind in an explanation; those with the largest sizes are kept."""
 
+QUICK_SECONDS = 0.002
+"""Largest CPU time of a list that the event loop makes itself. A change of threads and back takes a tenth of it."""
+
+QUICK_LENGTH = 200
+"""Largest number of items that a quick request names or asks for."""
+
 ONBOARDING_BYTES = 2**30
 """Onboarding is refused if its tables would be larger."""
 
@@ -109,6 +116,7 @@ class ServedModel:
     loaded: str
     _rules: OrderedDict[str, CompiledRules] = field(default_factory=OrderedDict)
     _onboarding: Onboarding | None = None
+    _seconds: float = math.inf
 
     @classmethod
     def open(cls, name: str, path: Path) -> ServedModel:
@@ -134,11 +142,32 @@ class ServedModel:
         )
 
     def warm(self) -> None:
-        """Answer a known and an unknown user, which fills caches and compiles kernels."""
+        """Answer a known and an unknown user, which fills caches, compiles kernels, and tells how long a list takes."""
         history: list[HistoryEntry | str] = list(self.item_ids[:2])
-        for user_id in [*map(str, self.saved.history.users.all_ids[:1]), NOBODY]:
-            self.recommend(ListRequest.model_construct(user=user_id, history=history))
-            self.recommend(ListRequest.model_construct(user=user_id))
+        user_ids = [*map(str, self.saved.history.users.all_ids[:1]), NOBODY]
+        requests = [ListRequest.model_construct(user=user_id, history=history) for user_id in user_ids]
+        requests += [ListRequest.model_construct(user=user_id) for user_id in user_ids]
+        for request in requests:
+            self.recommend(request)
+        self._seconds = max(self._seconds_of(request) for request in requests)
+
+    def _seconds_of(self, request: ListRequest) -> float:
+        """Return the CPU seconds of a list, the fewest of three times."""
+        times = []
+        for _ in range(3):
+            # The other processes of a busy machine do not count.
+            start = time.thread_time()
+            self.recommend(request)
+            times.append(time.thread_time() - start)
+        return min(times)
+
+    def is_quick(self, request: ListRequest) -> bool:
+        """Return whether the list of a request takes at most about :data:`QUICK_SECONDS`."""
+        if self._seconds > QUICK_SECONDS or request.reasons or request.details:
+            return False
+        if request.rules is not None or request.only is not None or request.attributes:
+            return False
+        return max(request.k, len(request.history), len(request.exclude)) <= QUICK_LENGTH
 
     def about(self, refused: str = "") -> LoadedModel:
         """Return what ``/ready`` says of the bundle."""
@@ -295,7 +324,8 @@ class ServedModel:
         if not new_events:
             return None, 0, []
         history = self._no_history if request.user is None else self.saved.histories([request.user])
-        rows = np.array([self.item_row(event[0]) for event in new_events])
+        row_of_item = self._row_of_item
+        rows = np.array([row_of_item.get(event[0], -1) for event in new_events])
         stored = len(events)
         unknown = [event[0] for event, row in zip(sent, rows[stored:].tolist(), strict=True) if row < 0]
         is_new = is_new_to(history, rows[:stored], new_events[:stored]) + [True] * len(sent)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -84,8 +85,9 @@ class Call:
 class Service:
     """The answers of one server process.
 
-    One thread scores, so that requests never run compiled parallel code at the same time, which not
-    every threading layer of Numba allows. The event loop stays free meanwhile.
+    A thread of its own scores, and the event loop stays free meanwhile. A list that takes less time than a change of
+    threads is made in the event loop itself. Requests never run compiled parallel code at the same time, which not
+    every threading layer of Numba allows.
     """
 
     registry: Registry
@@ -97,6 +99,8 @@ class Service:
 
     def __post_init__(self) -> None:
         self._scoring = ThreadPoolExecutor(1, "scoring", initializer=_use_one_core)
+        # Held by the thread that runs compiled code for a request.
+        self._compiled_code = threading.Lock()
         # One thread writes and another reads, so that a slow commit delays no list.
         self._writing = ThreadPoolExecutor(1, "writing")
         self._reading = ThreadPoolExecutor(1, "reading")
@@ -123,7 +127,25 @@ class Service:
             self.store.close()
 
     async def _score(self, work: Callable[..., Result], *arguments: Any) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._scoring, work, *arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._scoring, self._score_alone, work, *arguments)
+
+    def _score_alone(self, work: Callable[..., Result], *arguments: Any) -> Result:
+        with self._compiled_code:
+            return work(*arguments)
+
+    async def _make_list(
+        self, model: ServedModel, request: ListRequest, events: list[UserEvent], exploration: Exploration | None
+    ) -> ListAnswer:
+        """Return a list: made here if that is quick and the scoring thread has no work, or else by that thread."""
+        # Quick lists must not keep the event loop from its other tasks.
+        await asyncio.sleep(0)
+        if exploration is None and model.is_quick(request) and self._compiled_code.acquire(blocking=False):
+            try:
+                numba.set_num_threads(1)
+                return model.recommend(request, events)
+            finally:
+                self._compiled_code.release()
+        return await self._score(model.recommend, request, events, exploration)
 
     async def _search(self, work: Callable[[str, int], Result], query: SearchQuery) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._searching, work, query.search, query.limit)
@@ -198,7 +220,7 @@ class Service:
         if self.explore is not None and request.explore:
             exploration = Exploration(self.explore, secrets.randbits(63))
         events = await self._events_of(request.user)
-        answer = await self._score(model.recommend, request, events, exploration)
+        answer = await self._make_list(model, request, events, exploration)
         answer["request_id"] = request_id
         if shows:
             self._keep_impressions(answer, exploration)

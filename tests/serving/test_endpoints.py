@@ -13,6 +13,7 @@ from uvicorn.server import ServerState
 from recsys.serving.endpoints import ENDPOINTS
 from recsys.serving.limits import Limits
 from recsys.serving.problems import ProblemDetails
+from recsys.serving.requests import ListRequest
 from recsys.serving.server import make_config
 
 pytestmark = pytest.mark.slow
@@ -197,7 +198,9 @@ def test_an_unexpected_error_tells_the_client_nothing(make_client, monkeypatch, 
 def test_a_slow_answer_ends_and_the_event_loop_stays_free(make_client, monkeypatch):
     client = make_client(limits=Limits(seconds=0.2))
     release = threading.Event()
-    monkeypatch.setattr(client.service.registry.model("als"), "recommend", lambda *arguments: release.wait(20))
+    model = client.service.registry.model("als")
+    monkeypatch.setattr(model, "recommend", lambda *arguments: release.wait(20))
+    monkeypatch.setattr(model, "is_quick", lambda request: False)
 
     async def both():
         slow = asyncio.create_task(client.acall("GET", "/recommend", query={"user": "a", "model": "als"}))
@@ -225,6 +228,7 @@ def test_more_requests_than_may_wait_are_refused_at_once(make_client, monkeypatc
         return plain(*arguments)
 
     monkeypatch.setattr(model, "recommend", wait)
+    monkeypatch.setattr(model, "is_quick", lambda request: False)
 
     async def four():
         query = {"user": "a", "model": "als"}
@@ -285,6 +289,57 @@ def test_searches_find_parts_of_ids_and_titles(client, bundles):
     assert client.get("/users", search="u000", limit=100).json["users"] == sorted(
         set(pd.read_parquet(bundles["als"] / "split" / "history.parquet").user_id[lambda ids: ids.str.contains("u000")])
     )
+
+
+def test_a_quick_list_is_made_at_once_and_never_beside_another_one(make_client, monkeypatch):
+    client = make_client()
+    release = threading.Event()
+    threads = []
+    for name, is_quick in (("als", True), ("hybrid", False)):
+        model = client.service.registry.model(name)
+
+        def record(*arguments, make_list=model.recommend, waits=not is_quick):
+            threads.append(threading.current_thread())
+            assert not waits or release.wait(20)
+            return make_list(*arguments)
+
+        monkeypatch.setattr(model, "recommend", record)
+        monkeypatch.setattr(model, "is_quick", lambda request, is_quick=is_quick: is_quick)
+
+    def get_list(name):
+        return asyncio.create_task(client.acall("GET", "/recommend", query={"user": "u00001", "model": name}))
+
+    async def three():
+        first = await get_list("als")
+        slow = get_list("hybrid")
+        while len(threads) < 2:
+            await asyncio.sleep(0)
+        second = get_list("als")
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert len(threads) == 2
+        release.set()
+        return first, await slow, await second
+
+    first, slow, second = asyncio.run(three())
+    assert threads[0] is threading.main_thread()
+    assert threads[1] is threads[2] is not threading.main_thread()
+    assert first.json["items"] == second.json["items"]
+    assert slow.status == 200
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [{"reasons": True}, {"details": True}, {"k": 500}, {"only": ["f001"]}, {"rules": {}}, {"history": ["f001"] * 500}],
+    ids=lambda wish: next(iter(wish)),
+)
+def test_only_a_plain_request_is_quick(registry, monkeypatch, wish):
+    model = registry.model("als")
+    monkeypatch.setattr(model, "_seconds", 1e-4)
+    assert model.is_quick(ListRequest(user="u00001"))
+    assert not model.is_quick(ListRequest(user="u00001", **wish))
+    monkeypatch.setattr(model, "_seconds", 1.0)
+    assert not model.is_quick(ListRequest(user="u00001"))
 
 
 def test_a_search_does_not_wait_for_lists(make_client):
