@@ -14,6 +14,7 @@ import traceback
 from _thread import interrupt_main
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -43,8 +44,12 @@ By then the callback in which it was ignored has ended.
 """
 
 
+@cache
 def load_command() -> Any:
-    """Import the verbs, and return the command line as a function that can be called."""
+    """Import the verbs, and return the command line as a function that can be called.
+
+    A process builds it once.
+    """
     from recsys.cli.application import build_command
     from recsys.storage import use_java
 
