@@ -119,7 +119,7 @@ def test_the_page_on_metrics_defines_every_metric(name):
     assert re.search(rf"^\| `{name}\b", page, re.M), "add a row to its table of definitions"
 
 
-def test_every_verb_has_help_with_an_example(capsys):
+def test_the_help_of_every_verb_has_an_example_of_it():
     def leaves(group, words):
         for name, verb in group.commands.items():
             if hasattr(verb, "commands"):
@@ -129,8 +129,6 @@ def test_every_verb_has_help_with_an_example(capsys):
 
     for words, verb in leaves(load_command(), []):
         assert f"Example: recsys {' '.join(words)}" in verb.help, words
-        assert run_verb([*words, "--help"]) == 0
-        assert "Example" in capsys.readouterr().out, words
 
 
 def test_the_readme_is_short():

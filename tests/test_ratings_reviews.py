@@ -64,6 +64,7 @@ def telling(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_reviews_predict_new_items_better_than_the_mean_of_all(telling):
     metrics = RunFolder.open(telling / "run").read_json(run_files.METRICS)
     cell = metrics["differences"]["text_score"]["rmse"]
@@ -87,6 +88,7 @@ def reviewed_train(folder, cold):
     return train, reviews, test
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("signal", "seeds"), [(0.0, 10), (1.0, 3)])
 def test_the_prior_helps_where_reviews_tell_and_does_no_harm_where_they_do_not(tmp_path, signal, seeds):
     """Mean squared error on new items, over that of the biases, in several worlds."""
@@ -183,6 +185,7 @@ def test_texts_without_a_score_become_ratings_of_train(tmp_path):
     assert slopes[1] == pytest.approx(slopes[0], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_run_fills_ratings_and_its_models_predict_pairs(telling, capsys):
     base = raw(telling)
     stack = {"stack": {"parts": {"rating_als": {"rank": 2}}}}
@@ -204,6 +207,7 @@ def test_a_run_fills_ratings_and_its_models_predict_pairs(telling, capsys):
     assert set(predicted["source"]) == {"text_score"}
 
 
+@pytest.mark.slow
 def test_the_report_names_the_words(telling):
     report = (telling / "run" / run_files.REPORT_MARKDOWN).read_text(encoding="utf-8")
     section = report[report.index("## Reviews") : report.index("## Data")]
@@ -240,6 +244,7 @@ def test_too_few_reviews_are_refused(tmp_path):
         run(parse_config(raw(tmp_path)))
 
 
+@pytest.mark.slow
 def test_reviews_order_new_items_in_lists(telling):
     """Users choose good films, so the words of reviews tell which of the new items they will choose."""
     rng = np.random.default_rng(1)
@@ -266,6 +271,7 @@ def test_reviews_order_new_items_in_lists(telling):
     assert table["review_words"].str.split().str.len().sum() < 7 * (len(reviews) - 0.2 * liked_by_rater.sum())
 
 
+@pytest.mark.slow
 def test_bpmf_predicts_new_items_by_their_reviews(telling):
     bpmf = {"rank": 2, "burn_in": 20, "samples": 20, "use_features": True}
     config = raw(telling, out=str(telling / "bayes"), models={"bpmf": bpmf})

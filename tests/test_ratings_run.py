@@ -64,6 +64,7 @@ def biases_by_loops(train, users, items):
     return np.array([mean + b_u.get(u, 0.0) + b_i.get(i, 0.0) for u, i in zip(users, items, strict=True)])
 
 
+@pytest.mark.slow
 def test_every_pair_is_predicted_from_the_other_folds(runs):
     log = log_of()
     fold = fold_of_pairs(log["user_id"], log["item_id"], Folds(folds=3))
@@ -85,6 +86,7 @@ def test_every_pair_is_predicted_from_the_other_folds(runs):
     assert [record["pairs"] for record in metrics["about"]["folds"]] == np.bincount(fold)[1:].tolist()
 
 
+@pytest.mark.slow
 def test_the_saved_model_is_fitted_on_all_ratings_with_folds_and_else_on_train(runs):
     log = log_of()
     at = np.array([0, 5, 7]), np.array([1, 2, 3])
@@ -96,6 +98,7 @@ def test_the_saved_model_is_fitted_on_all_ratings_with_folds_and_else_on_train(r
     np.testing.assert_allclose(saved.predict(*rows), biases_by_loops(train, *at), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_pairs_without_an_opinion_get_the_biases_and_are_counted(runs):
     folder = RunFolder.open(runs / "folds")
     table = folder.read_table(run_files.predictions("rating_knn"))
@@ -107,6 +110,7 @@ def test_pairs_without_an_opinion_get_the_biases_and_are_counted(runs):
     assert counts["no_opinion"] == is_fallback.sum()
 
 
+@pytest.mark.slow
 def test_evaluate_and_compare_give_the_numbers_of_the_run(runs, capsys):
     metrics = RunFolder.open(runs / "folds").read_json(run_files.METRICS)
     words = [str(runs / "folds" / name) for name in (run_files.predictions("rating_knn"), run_files.TEST)]
@@ -127,6 +131,7 @@ def test_evaluate_and_compare_give_the_numbers_of_the_run(runs, capsys):
     assert [row["low_pairs"], row["high_pairs"]] == pytest.approx(cell["ci95_pairs"])
 
 
+@pytest.mark.slow
 def test_two_runs_are_compared_on_the_same_pairs_and_gates_fire(runs, capsys):
     config = raw(runs, "more", {"rule": "folds", "folds": 3}, models={"rating_knn": {"neighbours": 5, "damping": 5}})
     run(parse_config(config))
@@ -145,6 +150,7 @@ def test_two_runs_are_compared_on_the_same_pairs_and_gates_fire(runs, capsys):
     assert "predict other pairs" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_report_and_the_verdict(runs, capsys):
     assert run_verb(["report", str(runs / "folds")]) == 0
     printed = capsys.readouterr().out
@@ -157,6 +163,7 @@ def test_the_report_and_the_verdict(runs, capsys):
     assert table.index("knn") < table.index("biases") < table.index("| mean")
 
 
+@pytest.mark.slow
 def test_predictions_are_clipped_to_the_scale_and_counted(runs, capsys):
     config = raw(runs, "narrow", {"rule": "fraction"}, judge={"task": "ratings", "scale": [2.5, 3.2]})
     metrics = run(parse_config(config))
@@ -177,6 +184,7 @@ def test_predictions_are_clipped_to_the_scale_and_counted(runs, capsys):
     assert sum(float(line.split()[0]) for line in parts) > 3.2
 
 
+@pytest.mark.slow
 def test_pairs_are_read_with_the_names_of_the_log(runs, tmp_path, capsys):
     """Pairs may be named as the log of the run, as recsys does, or as --column says."""
     log = pd.read_csv(runs / "log.csv")
@@ -202,6 +210,7 @@ def test_pairs_are_read_with_the_names_of_the_log(runs, tmp_path, capsys):
             assert rows == [["user_id", "item_id"], *pairs.astype(str).to_numpy().tolist()], (name, file)
 
 
+@pytest.mark.slow
 def test_verbs_of_lists_refuse_such_a_run(runs, capsys):
     with pytest.raises(RunFolderError, match="predict ratings and make no lists"):
         open_model(runs / "folds")
@@ -212,6 +221,7 @@ def test_verbs_of_lists_refuse_such_a_run(runs, capsys):
         assert f"recsys {verb} is for models that make lists" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.slow
 def test_the_saved_model_of_a_filtered_log_has_the_filtered_ratings(runs):
     config = raw(runs, "filtered", {"rule": "folds", "folds": 3}, filter={"min_item_events": 20}, models={"biases": {}})
     run(parse_config(config))
@@ -230,6 +240,7 @@ def test_the_saved_model_of_a_filtered_log_has_the_filtered_ratings(runs):
     np.testing.assert_allclose(saved.predict(np.array([user]), np.array([row])), expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_predict_gives_the_ratings_of_a_table_of_pairs(runs, tmp_path, capsys):
     folder = RunFolder.open(runs / "fraction")
     judged = folder.read_table(run_files.predictions("rating_knn"))
@@ -253,6 +264,7 @@ def test_predict_gives_the_ratings_of_a_table_of_pairs(runs, tmp_path, capsys):
     assert (tmp_path / "mine.csv").read_text() == "my notes\n"
 
 
+@pytest.mark.slow
 def test_predict_counts_pairs_that_the_run_does_not_know(runs, tmp_path, capsys):
     judged = RunFolder.open(runs / "fraction").read_table(run_files.predictions("biases"))
     user, item = judged[["user_id", "item_id"]].astype(str).iloc[0]
@@ -267,6 +279,7 @@ def test_predict_counts_pairs_that_the_run_does_not_know(runs, tmp_path, capsys)
     assert "does not know" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_explain_gives_the_parts_of_a_predicted_rating(runs, capsys):
     folder = RunFolder.open(runs / "fraction")
     judged = folder.read_table(run_files.predictions("rating_knn"))
@@ -295,6 +308,7 @@ def test_explain_gives_the_parts_of_a_predicted_rating(runs, capsys):
     assert float(largest.split()[2]) + float(rest.split()[2]) == pytest.approx(parts[-1], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_explain_says_who_predicts_for_a_stranger(runs, capsys):
     folder = RunFolder.open(runs / "fraction")
     [[expected]] = [biases_by_loops(folder.read_table(run_files.TRAIN), [999], [2])]
@@ -309,6 +323,7 @@ def test_explain_says_who_predicts_for_a_stranger(runs, capsys):
     assert "no item 'nothing' in this run" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_bundle_predicts_as_its_run_does_and_makes_no_lists(runs, tmp_path, capsys):
     judged = RunFolder.open(runs / "fraction").read_table(run_files.predictions("rating_knn"))
     pairs = judged[["user_id", "item_id"]].astype(str)
@@ -384,6 +399,7 @@ def own(tmp_path, monkeypatch):
     return [*words, "--set", f"models.mine.model={name}:ItemMean"]
 
 
+@pytest.mark.slow
 def test_a_model_of_ratings_of_the_users_own(own, tmp_path, capsys):
     assert run_verb(own) == 2
     assert "add --own-models" in " ".join(capsys.readouterr().err.split())
@@ -416,6 +432,7 @@ def test_a_model_of_the_users_own_that_is_no_model_of_ratings_is_refused(own, ca
     assert message in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.slow
 def test_predict_gives_the_spread_of_a_model_that_has_one(runs, tmp_path):
     models_of_run = {"bpmf": {"rank": 2, "burn_in": 2, "samples": 3}}
     run(parse_config(raw(runs, "bayes", {"rule": "fraction"}, models=models_of_run)))
@@ -426,6 +443,7 @@ def test_predict_gives_the_spread_of_a_model_that_has_one(runs, tmp_path):
     np.testing.assert_allclose(pd.read_csv(tmp_path / "out.csv")["spread"], judged["spread"], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_run_replaces_the_run_before_it(tmp_path):
     log_of().to_csv(tmp_path / "log.csv", index=False)
     for share in (0.2, 0.3):
@@ -466,6 +484,7 @@ def test_a_log_without_ratings_is_refused(tmp_path, capsys):
     assert "nothing to predict" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_can_be_repeated_from_its_config(runs):
     text = (runs / "fraction" / run_files.CONFIG).read_text(encoding="utf-8")
     import tomllib

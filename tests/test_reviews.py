@@ -144,6 +144,7 @@ def table_of(path, n=300, without=100):
     return scores
 
 
+@pytest.mark.slow
 def test_the_verb_fills_in_scores_and_its_log_can_be_run(tmp_path, capsys):
     scores = table_of(tmp_path / "reviews.csv")
     out, items = tmp_path / "ratings.csv", tmp_path / "items.csv"
@@ -165,6 +166,7 @@ def test_the_verb_fills_in_scores_and_its_log_can_be_run(tmp_path, capsys):
     assert run_verb([*run, "--set", f"out={tmp_path / 'run'}"]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_reviews_without_users_get_the_same_scores(tmp_path, ending):
     table_of(tmp_path / "signed.csv")
