@@ -487,7 +487,7 @@ def _first_moves(steps: Sequence[Ladder]) -> list[Ladders]:
     objective = tuple(axis for axis, step in enumerate(steps) if step in (PENALTY, SCALED))
     at_prediction = tuple(axis for axis, step in enumerate(steps) if set(step.rungs[0]) <= set(AT_PREDICTION))
     moves: list[Ladders] = [(axis,) for axis in sorted(at_prediction + objective)]
-    return [objective, *moves] if objective else moves
+    return [*moves, objective] if objective else moves
 
 
 def _could_go_on(settings: Settings) -> bool:
