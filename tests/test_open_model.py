@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from builders import run_locally
 
 from recsys.errors import ConfigError, RunFolderError
 from recsys.runfolder import RunFolder
-from recsys.saved.open_model import open_item_side
+from recsys.saved.open_model import open_item_side, open_model
 from recsys.types import IdMap
 
 ITEMS = IdMap.of(["a", "b", "c"])
@@ -70,3 +71,20 @@ def test_factors_of_another_shape_are_refused(tmp_path, table, message):
 def test_parameters_of_another_shape_are_refused(tmp_path, params):
     with pytest.raises((RunFolderError, ConfigError)):
         open_item_side(spark_model(tmp_path, **params), "als", ITEMS)
+
+
+@pytest.mark.parametrize("prefix", ["", "u"])
+def test_a_saved_random_model_draws_the_lists_of_its_run(tmp_path, prefix):
+    rng = np.random.default_rng(5)
+    events = pd.DataFrame({"user_id": rng.integers(0, 40, 400), "item_id": rng.integers(0, 30, 400)})
+    events = events.drop_duplicates().astype(str)
+    events.user_id = prefix + events.user_id
+    events["timestamp"] = np.arange(len(events))
+    events.to_csv(tmp_path / "events.csv", index=False)
+    run = run_locally(tmp_path / "run", {"events": tmp_path / "events.csv"}, {"random": {}}, recommend={"k": 5})
+    listed = pd.read_parquet(run / "topk" / "random.parquet")
+    users = listed.user_id.astype(str).unique()[::-1]
+    lists = open_model(str(run), "random").recommend(users, 5)
+    ids = open_model(str(run), "random").history.items.all_ids
+    expected = listed.assign(user_id=listed.user_id.astype(str)).groupby("user_id").item_id.agg(list)
+    assert [list(ids[row]) for row in lists.items] == [expected[user] for user in users]

@@ -21,6 +21,7 @@ import pandas as pd
 from recsys import models, run_files
 from recsys.array_files import read_factors, read_npy, require_arrays
 from recsys.config import Config, check_model_name, load_config
+from recsys.data.hashing import id_bits
 from recsys.data.weigh import interactions_from_table
 from recsys.errors import RunFolderError
 from recsys.evaluation.testing.pick import pick_model
@@ -28,6 +29,7 @@ from recsys.features.segment_popularity import Segments
 from recsys.fingerprint import fingerprint
 from recsys.locations import Location
 from recsys.models.collaborative.als import ALS
+from recsys.models.collaborative.popular import Random
 from recsys.models.combining.cascade import Cascade
 from recsys.models.combining.wrappers import with_segment_rows, with_stored_factors
 from recsys.models.content_collaborative import Attributes
@@ -35,7 +37,7 @@ from recsys.ranking import rank
 from recsys.ranking.business_rules import CompiledRules
 from recsys.recommender import Recommender
 from recsys.runfolder import RunFolder, damage_explained
-from recsys.schema import ITEM, USER
+from recsys.schema import ITEM, USER, canonical_int64
 from recsys.types import Histories, IdMap, Interactions, TopK
 
 FORMAT = 1
@@ -126,6 +128,8 @@ class SavedModel:
                 False, all factors are computed from the histories.
         """
         model = self.model
+        if isinstance(model, Random):
+            return model.with_user_ids(_hashed_ids(self.history.users, _ids_of(users)))
         if self.user_factors is not None and use_stored_factors:
             rows = self.history.users.rows(_ids_of(users))
             stored = np.where((rows >= 0)[:, None], self.user_factors[rows], np.float32(np.nan))
@@ -142,6 +146,18 @@ class SavedModel:
 def _ids_of(users: pd.DataFrame | Sequence[str] | np.ndarray) -> Any:
     """Return the ids of users that are given by their ids or by a table of users."""
     return users[USER].to_numpy(dtype=object) if isinstance(users, pd.DataFrame) else users
+
+
+def _hashed_ids(users: IdMap, user_ids: Any) -> np.ndarray:
+    """Return ids as the run hashed them: as numbers, if the ids of its users are numbers.
+
+    A text that is not a number, which is the id of a new user, is replaced by its hash.
+    """
+    ids = np.asarray(user_ids)
+    if users.ids.dtype == object or ids.dtype.kind in "iu":
+        return ids
+    numbers, is_number = canonical_int64(ids)
+    return np.where(is_number, numbers, id_bits(ids).view(np.int64))
 
 
 def open_model(
