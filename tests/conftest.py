@@ -13,6 +13,10 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 os.environ.setdefault("NUMBA_CACHE_DIR", str(CACHE / "recsys" / "numba"))
 os.environ.setdefault("NUMBA_CACHE_LOCATOR_CLASSES", "recsys.kernel_cache.ByContent,InTreeCacheLocator")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# The same for what JAX compiles, however short that takes.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "recsys" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so would the processes that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
