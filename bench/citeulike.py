@@ -46,7 +46,7 @@ def load():
     """Return (Split, Features): rows are the ids themselves."""
     parts = {name: pd.read_parquet(DATA / f"{name}_p10.parquet") for name in ("train", "test")}
     words = pd.read_parquet(DATA / "words.parquet")
-    articles = IdMap.of(parts["train"]["item_id"], parts["test"]["item_id"], words["item_id"])
+    articles = IdMap.from_ids(parts["train"]["item_id"], parts["test"]["item_id"], words["item_id"])
     train = interactions_from_table(complete(parts["train"]), items=articles)
     test = interactions_from_table(complete(parts["test"]), items=articles)
     code, names = pd.factorize(words["word"], sort=True)

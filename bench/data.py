@@ -27,7 +27,7 @@ def with_recsys(path: Path) -> list[np.ndarray]:
     from recsys.types import IdMap
 
     log = read_tables(path).take_log()
-    users, items = (IdMap.of(log[column]) for column in ("user_id", "item_id"))
+    users, items = (IdMap.from_ids(log[column]) for column in ("user_id", "item_id"))
     pairs = aggregate_events(log, "sum", users, items)
     return [pairs.user, pairs.item, pairs.value, pairs.time]
 

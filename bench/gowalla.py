@@ -270,7 +270,7 @@ def hold_out(everything: Interactions, tilt: float, users: int, share: float = 0
     out = place <= np.maximum(1, np.round(share * np.bincount(everything.user)))[everything.user]
     train = part(everything, ~out, everything.users)
     chosen = np.sort(np.random.default_rng(2).permutation(len(everything.users))[:users])
-    test = part(everything, out & np.isin(everything.user, chosen), IdMap.of(everything.users.ids[chosen]))
+    test = part(everything, out & np.isin(everything.user, chosen), IdMap.from_ids(everything.users.ids[chosen]))
     return Split(train, train, test, f"hold-out, popularity^{tilt}")
 
 
@@ -283,7 +283,7 @@ def part(whole: Interactions, keep: np.ndarray, users: IdMap) -> Interactions:
 def read(path: Path) -> Interactions:
     """Return the pairs of a file; ids are rows already."""
     frame = pd.read_parquet(path).sort_values(["user_id", "item_id"])
-    ids = [IdMap.of(np.arange(n)) for n in (29_858, 40_981)]
+    ids = [IdMap.from_ids(np.arange(n)) for n in (29_858, 40_981)]
     pair = [frame[name].to_numpy(np.int32) for name in ("user_id", "item_id")]
     return Interactions(*ids, *pair, np.ones(len(frame), np.float32), np.full(len(frame), -1))
 

@@ -31,7 +31,7 @@ ASKERS |= {f"best_guess, curiosity {c}": {"strategy": "best_guess", "curiosity":
 
 def interactions(rows: pd.DataFrame, items: IdMap) -> Interactions:
     """Return ratings as Interactions over all items."""
-    users = IdMap.of(rows["userId"])
+    users = IdMap.from_ids(rows["userId"])
     rows = rows.sort_values(["userId", "movieId"])
     user, item = users.rows(rows["userId"]).astype(np.int32), items.rows(rows["movieId"]).astype(np.int32)
     return Interactions(users, items, user, item, rows["rating"].to_numpy(np.float32), rows["timestamp"].to_numpy())
@@ -47,7 +47,7 @@ def newcomers(rows: pd.DataFrame, users: np.ndarray, items: IdMap, value: np.nda
 
 def simulated(ratings: pd.DataFrame, halves: int) -> pd.DataFrame:
     """Return ndcg@10 by (user, fold) and (strategy, questions), the mean over halves; users without truth are out."""
-    rng, items, metric = np.random.default_rng(0), IdMap.of(ratings["movieId"]), parse("ndcg@10")
+    rng, items, metric = np.random.default_rng(0), IdMap.from_ids(ratings["movieId"]), parse("ndcg@10")
     everyone = np.sort(ratings["userId"].unique())
     fold_of = pd.Series(rng.permutation(np.arange(len(everyone)) % FOLDS), index=everyone)
     fold = ratings["userId"].map(fold_of).to_numpy()

@@ -75,7 +75,7 @@ class Log:
 def read_log(source: Path) -> Log:
     """Return the ratings of a log, the last one of each pair, with their folds."""
     events = read_tables(source).events.drop_duplicates(["user_id", "item_id"], keep="last")
-    users, items = IdMap.of(events["user_id"]), IdMap.of(events["item_id"])
+    users, items = IdMap.from_ids(events["user_id"]), IdMap.from_ids(events["item_id"])
     return Log(
         users,
         items,

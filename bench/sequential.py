@@ -80,7 +80,7 @@ def split_at(log, target, fitted_until):
 
     History is all before it, and train all likes that are more than ``fitted_until`` places from the end.
     """
-    items = IdMap.of(log["item_id"])
+    items = IdMap.from_ids(log["item_id"])
     # Of a pair that a user repeats, train and history keep the latest event.
     train, history = (
         interactions_from_table(

@@ -54,10 +54,10 @@ def our_application(items: int) -> object:
 
     item_factors, user_factors, values = world(items)
     als = ALS.from_factors(item_factors, np.ones(items, dtype=bool), alpha=10.0, reg=0.1, nu=1.0, beta=0.0)
-    ids = IdMap.of(np.arange(items))
+    ids = IdMap.from_ids(np.arange(items))
     user, item = np.repeat(np.arange(USERS), EVENTS).astype(np.int32), values.indices
     times = np.full(len(item), -1, dtype=np.int64)
-    history = Interactions(IdMap.of(np.arange(USERS)), ids, user, item, values.data, times)
+    history = Interactions(IdMap.from_ids(np.arange(USERS)), ids, user, item, values.data, times)
     config = parse_config({"data": {"events": "none"}, "models": {"als": {}}})
     item_table = pd.DataFrame({"item_id": np.arange(items)})
     saved = SavedModel("als", als, history, item_table, config, user_factors)

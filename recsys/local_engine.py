@@ -372,7 +372,7 @@ class LocalEngine(Engine):
             rows = np.flatnonzero(tested_users.rows(users.ids) < 0)
             histories = self.split.history.histories()[rows]
             self.untested = Audience(users, rows, histories, self._compile_rules(users))
-        all_users = IdMap.of(tested_users.ids, self.split.history.users.ids)
+        all_users = IdMap.from_ids(tested_users.ids, self.split.history.users.ids)
         if rules := self._compile_rules(all_users):
             self.folder.write_json(run_files.RULES_CARD, rules.about)
 

@@ -156,9 +156,9 @@ class RatingsEngine(Engine):
         if len(splits) > 1:
             filtered, _ = filter_events(events, config.filter)
             candidates = (part.train.items.ids for part in splits.values())
-            items = IdMap.of(filtered[ITEM], *candidates)
-            train = aggregate_events(filtered, "max", IdMap.of(filtered[USER]), items)
-            test = aggregate_events(events, "max", IdMap.of(events[USER]), IdMap.of(events[ITEM]))
+            items = IdMap.from_ids(filtered[ITEM], *candidates)
+            train = aggregate_events(filtered, "max", IdMap.from_ids(filtered[USER]), items)
+            test = aggregate_events(events, "max", IdMap.from_ids(events[USER]), IdMap.from_ids(events[ITEM]))
             self._all_ratings = self._test_part(0, train, None)
             train = self._all_ratings.train
             about["folds"] = [
@@ -383,8 +383,8 @@ def quarter_of_entries(train: Interactions, seed: int, number: int) -> np.ndarra
 def _rated_pairs(splits: dict[int, Split], parts: list[TestPart]) -> RatedPairs:
     """Return the tested pairs of all folds, fold by fold."""
     tests = [parts_of_fold.test for parts_of_fold in splits.values()]
-    user_ids = IdMap.of(*(test.users.ids for test in tests))
-    item_ids = IdMap.of(*(test.items.ids for test in tests))
+    user_ids = IdMap.from_ids(*(test.users.ids for test in tests))
+    item_ids = IdMap.from_ids(*(test.items.ids for test in tests))
     return RatedPairs(
         user=np.concatenate([user_ids.rows(test.users.ids)[test.user] for test in tests]),
         user_ids=user_ids.all_ids,

@@ -40,7 +40,7 @@ class IdMap:
         dtype: the dtype of the input, for example ``int32``. :meth:`ids_of` returns ids in this
             dtype.
 
-    >>> films = IdMap.of(np.array([30, 10, 20, 10], dtype=np.int32))
+    >>> films = IdMap.from_ids(np.array([30, 10, 20, 10], dtype=np.int32))
     >>> films.rows([20, 99])
     array([ 1, -1])
     >>> films.ids_of([2, 0])
@@ -51,7 +51,7 @@ class IdMap:
     dtype: np.dtype = field(default=np.dtype(object))
 
     @classmethod
-    def of(cls, *columns: Any) -> IdMap:
+    def from_ids(cls, *columns: Any) -> IdMap:
         """Return the map of all ids that occur in ``columns``.
 
         Empty columns do not count. Without any id, the map is empty and its dtype is int64. A null
@@ -306,17 +306,6 @@ class Histories:
             raise ValueError(f"{len(self.times):,} times for {self.values.nnz:,} history entries: give one per entry")
         elif not self.values.has_sorted_indices:
             raise ValueError("history entries must be sorted by item within each row, because times follow their order")
-
-    @classmethod
-    def of(cls, histories: Histories | csr_array) -> Histories:
-        """Return ``histories`` as Histories.
-
-        A csr matrix (m, items) becomes Histories without times. An object that is already Histories
-        is returned unchanged.
-        """
-        if isinstance(histories, cls):
-            return histories
-        return cls(csr_array(histories))
 
     def __len__(self) -> int:
         return self.values.shape[0]

@@ -34,8 +34,8 @@ def world(seed=0, users=60, items=30):
     value[:, UNSEEN] = np.nan
     user, item = np.nonzero(~np.isnan(value))
     train = Interactions(
-        IdMap.of(np.arange(users)),
-        IdMap.of(np.arange(items)),
+        IdMap.from_ids(np.arange(users)),
+        IdMap.from_ids(np.arange(items)),
         user.astype(np.int32),
         item.astype(np.int32),
         value[user, item].astype(np.float32),

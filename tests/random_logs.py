@@ -39,7 +39,7 @@ class RandomLog:
     def interactions(self):
         """Return the log as a model is given it: one entry per pair, sorted by user and item."""
         pairs = coo_array(self.matrix)
-        users, items = (IdMap.of(np.arange(size)) for size in self.matrix.shape)
+        users, items = (IdMap.from_ids(np.arange(size)) for size in self.matrix.shape)
         user, item = (side.astype(np.int32) for side in (pairs.row, pairs.col))
         return Interactions(users, items, user, item, pairs.data, np.full(len(user), -1))
 

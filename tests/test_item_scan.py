@@ -97,8 +97,10 @@ def test_a_server_scans_and_lists_as_without(exclude_seen, monkeypatch):
     als = ALS.from_factors(factors, rng.random(items) < 0.9, alpha=10.0, reg=0.1, nu=1.0, beta=0.0)
     row = np.repeat(np.arange(users, dtype=np.int32), np.diff(values.indptr))
     times = np.full(values.nnz, -1, dtype=np.int64)
-    ids = IdMap.of(np.arange(items))
-    history = Interactions(IdMap.of(np.arange(users)), ids, row, values.indices.astype(np.int32), values.data, times)
+    ids = IdMap.from_ids(np.arange(items))
+    history = Interactions(
+        IdMap.from_ids(np.arange(users)), ids, row, values.indices.astype(np.int32), values.data, times
+    )
     model = Cascade({"als": als, "popular": build("popular", {}).fit(history)})
     config = parse_config(
         {"data": {"events": "none"}, "models": {"als": {}}, "recommend": {"exclude_seen": exclude_seen}}

@@ -12,7 +12,7 @@ from recsys.runfolder import RunFolder
 from recsys.saved.open_model import open_item_side, open_model
 from recsys.types import IdMap
 
-ITEMS = IdMap.of(["a", "b", "c"])
+ITEMS = IdMap.from_ids(["a", "b", "c"])
 
 
 def spark_model(folder, **params):

@@ -105,7 +105,7 @@ def test_wrong_arguments_are_refused():
 
 
 def test_the_table_and_back():
-    users, items = IdMap.of(["ann", "bob", "eve"]), IdMap.of(np.array([10, 20, 30], dtype=np.int32))
+    users, items = IdMap.from_ids(["ann", "bob", "eve"]), IdMap.from_ids(np.array([10, 20, 30], dtype=np.int32))
     seen = csr_array((3, 3), dtype=np.float32)
     lists = recommend(Fixed([[1, 3, 2], [np.nan] * 3, [5, 4, 6]]), seen, 2)
     table = topk_table(lists, users, items)
@@ -131,7 +131,7 @@ def test_the_table_and_back():
 def test_bad_tables_are_refused(rows, message):
     table = pd.DataFrame(rows, columns=["user_id", "item_id", "rank"])
     with pytest.raises(InputError, match=message):
-        topk_from_table(table, IdMap.of(["a"]), IdMap.of(["x", "y"]))
+        topk_from_table(table, IdMap.from_ids(["a"]), IdMap.from_ids(["x", "y"]))
 
 
 @pytest.mark.parametrize("shape", [(3, 6), (2, 7), (3,), (3, 8)])

@@ -82,7 +82,7 @@ def reviewed_train(folder, cold):
     reviews = reviews.assign(score=np.nan, user_id=reviews["user_id"].astype("category"))
     is_cold = log["item_id"].isin(cold)
     table = log.assign(value=log["value"].astype(np.float32), timestamp=-1)
-    items = IdMap.of(log["item_id"], reviews["item_id"])
+    items = IdMap.from_ids(log["item_id"], reviews["item_id"])
     train = interactions_from_table(table[~is_cold], items=items)
     test = interactions_from_table(table[is_cold], items=items)
     return train, reviews, test

@@ -13,7 +13,7 @@ from recsys.ranking.rank import recommend
 from recsys.recommender import Recommender
 from recsys.types import SHORTFALL, IdMap
 
-USERS, ITEMS = IdMap.of(["alice", "bob", "carol"]), IdMap.of(["a", "b", "c", "d", "e", "f"])
+USERS, ITEMS = IdMap.from_ids(["alice", "bob", "carol"]), IdMap.from_ids(["a", "b", "c", "d", "e", "f"])
 TABLE = pd.DataFrame(
     {
         "item_id": ["a", "b", "c", "d", "e"],
@@ -120,7 +120,7 @@ def test_removed_is_counted_and_strangers_are_reported():
 
 
 def test_integer_ids_are_found_by_number_or_text():
-    found = compile_rules(Rules(deny=[1, "2"]), IdMap.of([1]), IdMap.of([1, 2, 3]))
+    found = compile_rules(Rules(deny=[1, "2"]), IdMap.from_ids([1]), IdMap.from_ids([1, 2, 3]))
     assert found.candidates.tolist() == [False, False, True]
 
 
@@ -169,7 +169,7 @@ def test_every_list_is_what_a_walk_down_the_ranking_gives(seed, k, exclude_seen)
     history = rng.random((m, n)) < 0.3
     histories = csr_array(np.where(history, 1.0, 0.0).astype(np.float32))
     histories.data[::2] = 0  # an explicit zero counts as seen
-    items, users = IdMap.of(np.arange(n)), IdMap.of(np.arange(m))
+    items, users = IdMap.from_ids(np.arange(n)), IdMap.from_ids(np.arange(m))
     genres = ["|".join(rng.choice(list("xyz"), rng.integers(0, 3), replace=False)) for _ in range(n)]
     rules = Rules(
         deny=rng.integers(0, n, 2).tolist(),

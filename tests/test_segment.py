@@ -25,7 +25,7 @@ LARGE, SMALL, EACH = 60, 30, 10
 def log_of(likes):
     """Return interactions of (user, item, value) rows."""
     table = pd.DataFrame(likes, columns=["user_id", "item_id", "value"]).assign(timestamp=1)
-    return interactions_from_table(table, items=IdMap.of(table["item_id"]))
+    return interactions_from_table(table, items=IdMap.from_ids(table["item_id"]))
 
 
 def random_log(seed):
@@ -216,8 +216,8 @@ def test_rules_hold_for_segments(run):
     from recsys.models import load
 
     items = pd.read_parquet(run / "split" / "items.parquet")
-    asked = IdMap.of(["new-x0", "new-y0"])
-    compiled = compile_rules(Rules(deny=("b0",)), asked, IdMap.of(items["item_id"]), items)
+    asked = IdMap.from_ids(["new-x0", "new-y0"])
+    compiled = compile_rules(Rules(deny=("b0",)), asked, IdMap.from_ids(items["item_id"]), items)
     answering = insert_segment_fallback(load(run / "model" / "als"), segments, asked.ids)
     history = select_rows(read_history_and_items(RunFolder.open(run))[0].matrix(), np.array([-1, -1]))
     found = recommend(answering, history, 3, rules=compiled)

@@ -21,7 +21,7 @@ from recsys.types import Histories, IdMap, Interactions, select_rows
     ],
 )
 def test_ids_come_back_as_they_were(ids):
-    known = IdMap.of(ids)
+    known = IdMap.from_ids(ids)
     rows = known.rows(ids)
     assert sorted(rows) == list(range(len(ids)))
     assert list(known.ids_of(rows)) == list(ids)
@@ -30,18 +30,18 @@ def test_ids_come_back_as_they_were(ids):
 
 
 def test_text_looked_up_among_numbers_must_be_canonical():
-    assert IdMap.of([7, 8]).rows(["7", "007", "x"]).tolist() == [0, -1, -1]
+    assert IdMap.from_ids([7, 8]).rows(["7", "007", "x"]).tolist() == [0, -1, -1]
 
 
 def test_mixtures_are_refused():
     with pytest.raises(InputError, match="text"):
-        IdMap.of(["a"]).rows([1])
+        IdMap.from_ids(["a"]).rows([1])
     with pytest.raises(InputError, match="one kind"):
-        IdMap.of(["a"], [1])
+        IdMap.from_ids(["a"], [1])
     with pytest.raises(InputError, match="missing"):
-        IdMap.of(["a", None])
+        IdMap.from_ids(["a", None])
     with pytest.raises(InputError, match="integers"):
-        IdMap.of([1.5])
+        IdMap.from_ids([1.5])
 
 
 def test_ids_become_numbers_only_together():
@@ -73,8 +73,8 @@ def test_missing_columns_are_named_with_the_nearest():
 def interactions(user, item):
     n = len(user)
     return Interactions(
-        IdMap.of(list("abc")),
-        IdMap.of(list("xyz")),
+        IdMap.from_ids(list("abc")),
+        IdMap.from_ids(list("xyz")),
         np.array(user, dtype=np.int32),
         np.array(item, dtype=np.int32),
         np.zeros(n, dtype=np.float32),
@@ -105,18 +105,18 @@ def test_a_row_of_minus_one_is_empty():
 
 @pytest.mark.parametrize(("ids", "asked"), [([30, 10], ["10", "30", "010", "7"]), (["b", "a"], ["a", "b", "c", ""])])
 def test_one_id_has_the_row_that_it_has_among_others(ids, asked):
-    ids = IdMap.of(np.array(ids))
+    ids = IdMap.from_ids(np.array(ids))
     assert [ids.rows([name]).tolist() for name in asked] == [[0], [1], [-1], [-1]]
     assert ids.rows(asked).tolist() == [0, 1, -1, -1]
     # A short list of texts has a look-up of its own.
     for many in (asked * FEW, np.array(asked, dtype=object)):
         assert ids.rows(many)[:4].tolist() == [0, 1, -1, -1]
-    assert IdMap.of().rows(asked).tolist() == [-1] * 4
+    assert IdMap.from_ids().rows(asked).tolist() == [-1] * 4
 
 
 def test_a_null_among_categories_is_no_id():
     column = pd.Series(pd.Categorical(["a", None], categories=["a", "b"]))
-    assert IdMap.of(column).all_ids.tolist() == ["a"]
+    assert IdMap.from_ids(column).all_ids.tolist() == ["a"]
 
 
 def test_categories_are_one_kind_as_their_texts_are_and_null_stays_null():

@@ -70,9 +70,7 @@ def test_variables_are_named_by_what_they_hold():
 
 def test_functions_are_named_by_what_they_do():
     functions = nodes((ast.FunctionDef, ast.AsyncFunctionDef))
-    constructors = {"of"}  # IdMap.of, Histories.of
-    vague = VAGUE - constructors
-    assert [f"{path}: {node.name}" for path, node in functions if node.name.strip("_") in vague] == []
+    assert [f"{path}: {node.name}" for path, node in functions if node.name.strip("_") in VAGUE] == []
 
 
 def test_functions_take_at_most_six_parameters():

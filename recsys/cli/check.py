@@ -172,7 +172,7 @@ def measure_order_of_log(log: pd.DataFrame, weighting: WeightSettings) -> OrderE
         sample = np.random.default_rng(0).permutation(users)[:MOST_USERS_FOR_ORDER]
         log = log[np.isin(codes, sample)]
     weighed = weigh_events(log, weighting)
-    pairs = aggregate_events(weighed, weighting.aggregate, IdMap.of(weighed[USER]), IdMap.of(weighed[ITEM]))
+    pairs = aggregate_events(weighed, weighting.aggregate, IdMap.from_ids(weighed[USER]), IdMap.from_ids(weighed[ITEM]))
     return measure_order(pairs)
 
 

@@ -67,7 +67,7 @@ def onboard(
         if answer is None:
             break
         answers[item] = answer
-    table = topk_table(model.recommend(answers, k), IdMap.of(["you"]), item_ids).drop(columns="user_id")
+    table = topk_table(model.recommend(answers, k), IdMap.from_ids(["you"]), item_ids).drop(columns="user_id")
     if "title" in items:
         table = table.merge(items[["item_id", "title"]], on="item_id", how="left")
     print(table.to_csv(index=False), end="")

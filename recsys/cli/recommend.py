@@ -103,7 +103,7 @@ def recommend(
     saved = open_with_notice(run, model)
     if note := describe_other_ranking(saved.config):
         log.print(note)
-    user_ids = IdMap.of(user_table["user_id"])
+    user_ids = IdMap.from_ids(user_table["user_id"])
     if not attributes:
         report_unknown_users(saved, user_table["user_id"])
     if attributes:

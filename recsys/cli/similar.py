@@ -48,7 +48,7 @@ def similar(
         if first_member(saved.model).SCORES_EVERYONE:
             log.print(f"{saved.name} gives the same list for every item: choose another with --model")
         # The history belongs to no user, so the column with the placeholder id is dropped.
-        table = topk_table(lists, IdMap.of(["?"]), saved.history.items).drop(columns="user_id")
+        table = topk_table(lists, IdMap.from_ids(["?"]), saved.history.items).drop(columns="user_id")
         print(csv_with_titles(saved, table), end="")
     elif user is not None:
         print(nearest_users(saved, user, k, model).to_csv(index=False), end="")

@@ -31,8 +31,8 @@ def rating_per_pair(events: pd.DataFrame) -> tuple[pd.DataFrame, int]:
             f"every rating is {values[0]:g}, so there is nothing to predict: map the column with the ratings to `value`"
             " under [data.columns], or judge lists ([judge] task = 'lists')."
         )
-    users = IdMap.of(events[USER])
-    items = IdMap.of(events[ITEM])
+    users = IdMap.from_ids(events[USER])
+    items = IdMap.from_ids(events[ITEM])
     key = users.rows(events[USER]) * len(items) + items.rows(events[ITEM])
     if SIDE in events:
         key = key * 3 + events[SIDE].to_numpy()

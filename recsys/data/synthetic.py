@@ -531,7 +531,7 @@ def low_rank(
 
 def _interactions(user: np.ndarray, item: np.ndarray, value: np.ndarray, shape: tuple[int, int]) -> Interactions:
     """Return interactions with the ids 0 … n-1 and without times. Entries must be sorted."""
-    users, items = (IdMap.of(np.arange(n)) for n in shape)
+    users, items = (IdMap.from_ids(np.arange(n)) for n in shape)
     return Interactions(
         users,
         items,

@@ -171,7 +171,7 @@ def filter_events(events: pd.DataFrame, filters: FilterSettings) -> tuple[pd.Dat
     while previous_rows != len(events) and (previous_rows < 0 or filters.repeat):
         previous_rows = len(events)
         for name, column, least in filters.steps():
-            codes = IdMap.of(events[column]).rows_int32(events[column])
+            codes = IdMap.from_ids(events[column]).rows_int32(events[column])
             counts = np.bincount(codes)
             is_kept = counts[codes] >= least
             removed[name]["rows"] += int((~is_kept).sum())
@@ -197,9 +197,9 @@ def keep_last_of_session(events: pd.DataFrame, weighting: WeightSettings) -> pd.
         raise ConfigError(SESSIONS_NEED_TIMES)
     if not len(events):
         return events
-    users = IdMap.of(events[USER])
+    users = IdMap.from_ids(events[USER])
     user = users.rows_int32(events[USER])
-    item = IdMap.of(events[ITEM]).rows_int32(events[ITEM])
+    item = IdMap.from_ids(events[ITEM]).rows_int32(events[ITEM])
     time = events[TIME].to_numpy()
     value = events[VALUE].to_numpy()
     begins, order = pairs.sort_events(user, item, len(users), time, value)
@@ -481,9 +481,9 @@ def interactions_from_table(df: pd.DataFrame, users: IdMap | None = None, items:
     """
     INTERACTIONS.require(df.columns)
     if users is None:
-        users = IdMap.of(df[USER])
+        users = IdMap.from_ids(df[USER])
     if items is None:
-        items = IdMap.of(df[ITEM])
+        items = IdMap.from_ids(df[ITEM])
     user = _rows(df, USER, users)
     item = _rows(df, ITEM, items)
     order = np.lexsort((item, user))

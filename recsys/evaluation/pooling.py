@@ -64,7 +64,7 @@ def sum_users(pooled: pd.DataFrame, layout: Layout, *, resamples: int, seed: int
         resamples: the number of resamples of the bootstrap.
         seed: the seed of the bootstrap.
     """
-    ids = IdMap.of(pooled[USER]).all_ids
+    ids = IdMap.from_ids(pooled[USER]).all_ids
     by_model = {name: table.set_index(USER) for name, table in pooled.groupby(MODEL, observed=True)}
     tables = [by_model[name][list(layout.metrics)].reindex(ids) for name in layout.models]
     values = pd.concat(tables, axis=1).to_numpy(dtype=np.float64)

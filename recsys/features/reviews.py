@@ -188,7 +188,7 @@ def fill_ratings(train: Interactions, reviews: Reviews) -> tuple[Interactions, R
     )
     filled = filled.groupby([USER, ITEM], as_index=False)[VALUE].mean().assign(**{TIME: -1})
     filled = filled.astype({USER: train.users.dtype if train.users.dtype.kind in "iu" else object})
-    users = IdMap.of(train.users.ids, filled[USER])
+    users = IdMap.from_ids(train.users.ids, filled[USER])
     all_ratings = pd.concat([interactions_to_table(train), filled], ignore_index=True)
     with_filled = aggregate_events(all_ratings, "max", users, train.items)
     marked = Reviews(

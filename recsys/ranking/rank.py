@@ -85,7 +85,8 @@ def recommend(
         InputError: the model was fitted with another number of items, or its scores have another
             shape or dtype than float32[users, items].
     """
-    histories = Histories.of(histories)
+    if not isinstance(histories, Histories):
+        histories = Histories(csr_array(histories))
     m, n = histories.shape
     if k < 1:
         raise ConfigError(f"k is {k}: ask for at least one item")

@@ -55,7 +55,7 @@ class Explainer:
         name = run.best_model
         if name is None or not run.folder.has(run_files.model_folder(name)):
             return None
-        items = IdMap.of(run.items[ITEM])
+        items = IdMap.from_ids(run.items[ITEM])
         min_history = read_min_history(run.folder, name)["min_history"]
         try:
             model = open_item_side(run.folder, name, items)

@@ -259,10 +259,10 @@ def recommend(
     if stored is not None:
         listed = add_stored_factors(listed, *stored, changed)
     rules = None
-    denied_users = IdMap.of()
+    denied_users = IdMap.from_ids()
     if request.rules is not None:
-        denied_users = IdMap.of(list(request.rules.deny_for))
-        rules = compile_rules(request.rules, denied_users, IdMap.of(saved.items[ITEM]), saved.items)
+        denied_users = IdMap.from_ids(list(request.rules.deny_for))
+        rules = compile_rules(request.rules, denied_users, IdMap.from_ids(saved.items[ITEM]), saved.items)
     batch_request = ExecutorSettings(
         saved.name,
         request,
@@ -285,7 +285,7 @@ def _read_stored_factors(source: RunFolder) -> tuple[np.ndarray, np.ndarray] | N
     path = source.local(run_files.BUNDLE_USER_FACTORS)
     if not path.exists():
         return None
-    return IdMap.of(source.read_table(run_files.HISTORY, [USER])[USER]).all_ids, read_npy(path)
+    return IdMap.from_ids(source.read_table(run_files.HISTORY, [USER])[USER]).all_ids, read_npy(path)
 
 
 def list_batch(request: ExecutorSettings, folder: Path, batch: pa.RecordBatch) -> pa.RecordBatch:

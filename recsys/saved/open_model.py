@@ -373,7 +373,7 @@ def read_history_and_items(
         RunFolderError: the candidates are not sorted by id, or an id occurs twice.
     """
     items = folder.read_table(run_files.ITEMS)
-    item_ids = IdMap.of(items[ITEM])
+    item_ids = IdMap.from_ids(items[ITEM])
     if len(item_ids) != len(items) or list(item_ids.all_ids) != items[ITEM].tolist():
         raise RunFolderError(f"{folder.location / run_files.ITEMS}: damaged: its ids are not sorted, or occur twice.")
     if not with_users:
@@ -385,7 +385,7 @@ def interactions_of_nobody(items: IdMap) -> Interactions:
     """Return interactions with these items, without any user and without any entry."""
     rows = np.empty(0, dtype=np.int32)
     values = np.empty(0, dtype=np.float32)
-    return Interactions(IdMap.of(), items, rows, rows, values, np.empty(0, dtype=np.int64))
+    return Interactions(IdMap.from_ids(), items, rows, rows, values, np.empty(0, dtype=np.int64))
 
 
 def _open_bundle(folder: RunFolder, with_users: bool) -> SavedModel:

@@ -215,8 +215,8 @@ def _merge_history(old: SavedModel, events: pd.DataFrame) -> tuple[Interactions,
     settings = old.config.weigh
     reference = float(old.history.time.max()) if settings.half_life_days else None
     weighed = weigh_events(events, settings, reference=reference)
-    users = IdMap.of(old.history.users.all_ids, weighed[USER])
-    items = IdMap.of(old.history.items.all_ids, weighed[ITEM])
+    users = IdMap.from_ids(old.history.users.all_ids, weighed[USER])
+    items = IdMap.from_ids(old.history.items.all_ids, weighed[ITEM])
     new_pairs = aggregate_events(weighed, settings.aggregate, users, items)
     return add_pairs(old.history, new_pairs, settings.aggregate), np.unique(users.rows(weighed[USER]))
 

@@ -16,7 +16,7 @@ NOBODY = ""
 UserEvent = tuple[str, float, float, str | None]
 """An event of one user: the id of the item, the value, the time in seconds since 1970, and the type or None."""
 
-_ONE_USER = IdMap.of(["user"])
+_ONE_USER = IdMap.from_ids(["user"])
 
 
 def is_new_to(history: Histories, rows: np.ndarray, events: list[UserEvent]) -> list[bool]:

@@ -382,9 +382,9 @@ class ServedModel:
         key = rules.model_dump_json()
         # Which user a row is matters only for items that are denied for some users.
         if rules.deny_for:
-            return compile_rules(rules, IdMap.of([user_id]), self.saved.history.items, self.saved.items)
+            return compile_rules(rules, IdMap.from_ids([user_id]), self.saved.history.items, self.saved.items)
         if key not in self._rules:
-            nobody = IdMap.of([NOBODY])
+            nobody = IdMap.from_ids([NOBODY])
             self._rules[key] = compile_rules(rules, nobody, self.saved.history.items, self.saved.items)
             if len(self._rules) > MAX_RULES:
                 self._rules.popitem(last=False)

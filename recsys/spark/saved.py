@@ -163,7 +163,7 @@ def _item_factors(
     rank, rows = shape
     part = run_files.item_factors(name)
     if rows is None:
-        factors, has_factor = read_factors(folder.local(part), ITEM, IdMap.of(items[ITEM]), rank)
+        factors, has_factor = read_factors(folder.local(part), ITEM, IdMap.from_ids(items[ITEM]), rank)
         factors[~has_factor] = np.nan
         return factors
     factors_by_row = read_part(spark, folder, part).join(item_rows(spark, items), ITEM).select("item", "features")
@@ -280,8 +280,8 @@ def recommend(
     settings = ListSettings(request.k, memory_mb=request.memory_mb)
     about: dict[str, Any] = {}
     if request.rules is not None:
-        denied_users = IdMap.of(list(request.rules.deny_for))
-        compiled = compile_rules(request.rules, denied_users, IdMap.of(saved.items[ITEM]), saved.items)
+        denied_users = IdMap.from_ids(list(request.rules.deny_for))
+        compiled = compile_rules(request.rules, denied_users, IdMap.from_ids(saved.items[ITEM]), saved.items)
         about = compiled.about
         scorer = scorer.restricted_to(compiled.candidates)
         settings = ListSettings(request.k, memory_mb=request.memory_mb, quotas=tuple(compiled.quotas))

@@ -123,7 +123,7 @@ def _update(
     merged.write.parquet(str(folder.uri_of(run_files.TRAIN)))
 
     new_ids = weighed.select(ITEM).distinct().toPandas()[ITEM]
-    ids = IdMap.of(saved.items[ITEM], new_ids)
+    ids = IdMap.from_ids(saved.items[ITEM], new_ids)
     items = pd.DataFrame({ITEM: ids.all_ids}).merge(saved.items, on=ITEM, how="left")
     folder.write_table(run_files.ITEMS, items)
     factors = np.full((len(items), saved.params.rank), np.nan, dtype=np.float32)

@@ -202,7 +202,7 @@ def _item_masks(
 
     All pairs of an item are on one side.
     """
-    items = IdMap.of(train[ITEM])
+    items = IdMap.from_ids(train[ITEM])
     # The order of the hashes and not their values, because a run that held out items by the same hash
     # has no train items with low values left.
     order = np.argsort(id_hash(items.ids, seed), kind="stable")
@@ -227,7 +227,7 @@ def _split_by_masks(
     if not is_relevant.any():
         raise InputError(f"[tune]: a fold by {rule} has no liked test pairs: {ADVICE}.")
     # Items that only the items table holds are candidates too, as in a run.
-    candidates = IdMap.of(train.loc[is_train, ITEM], [] if items is None else items[ITEM])
+    candidates = IdMap.from_ids(train.loc[is_train, ITEM], [] if items is None else items[ITEM])
     interactions = interactions_from_table(train[is_train], items=candidates)
     test = interactions_from_table(train[is_test])
     return Split(train=interactions, history=interactions, test=test, rule=rule)

@@ -12,7 +12,7 @@ from recsys.types import IdMap
 
 
 def made(table, ids=None):
-    known = encode_features(table, "item_id", IdMap.of(table["item_id"] if ids is None else ids))
+    known = encode_features(table, "item_id", IdMap.from_ids(table["item_id"] if ids is None else ids))
     return pd.DataFrame(known.matrix.toarray(), columns=known.names)
 
 
@@ -95,7 +95,7 @@ def test_words(text, expected):
 @given(st.lists(st.one_of(st.none(), st.text(max_size=12), st.floats(), st.integers(0, 5)), min_size=1, max_size=15))
 def test_any_column_gives_finite_features(column):
     table = pd.DataFrame({"item_id": np.arange(len(column)), "field": pd.Series(column, dtype=object)})
-    known = encode_features(table, "item_id", IdMap.of(table["item_id"]))
+    known = encode_features(table, "item_id", IdMap.from_ids(table["item_id"]))
     assert known.matrix.shape == (len(column), len(known.names))
     assert np.isfinite(known.matrix.data).all()
     assert (known.matrix.data > 0).all()
@@ -127,7 +127,7 @@ def test_an_embedding_is_one_field_of_its_numbers(spelling):
     from recsys.features.terms import weigh_terms
 
     table = pd.DataFrame({"item_id": range(12), "genre": list("aabbccddeeff")} | SPELT[spelling])
-    features = encode_features(table, "item_id", IdMap.of(table["item_id"]))
+    features = encode_features(table, "item_id", IdMap.from_ids(table["item_id"]))
     assert features.dense == ("emb",)
     columns = columns_by_field(features)
     assert sorted(columns) == ["emb", "genre"]
@@ -154,4 +154,4 @@ def test_an_embedding_is_one_field_of_its_numbers(spelling):
 )
 def test_what_is_no_embedding_is_encoded_as_before(column):
     table = pd.DataFrame({"item_id": range(12)} | column)
-    assert encode_features(table, "item_id", IdMap.of(table["item_id"])).dense == ()
+    assert encode_features(table, "item_id", IdMap.from_ids(table["item_id"])).dense == ()

@@ -72,10 +72,10 @@ def test_the_card_counts_pairs_and_duplicates(rows):
 
 def test_rows_of_categories_are_those_of_their_ids():
     ids = pd.Series(pd.Categorical(["b", None, "x", "b"], categories=["a", "b", "x", "unused"]))
-    known = IdMap.of(pd.Series(["b", "c"], dtype=object))
+    known = IdMap.from_ids(pd.Series(["b", "c"], dtype=object))
     assert known.rows(ids).tolist() == [0, -1, -1, 0]
     assert known.rows_int32(ids).dtype == np.int32
-    assert IdMap.of(ids[[0, 2, 3]]).ids.tolist() == ["b", "x"]
+    assert IdMap.from_ids(ids[[0, 2, 3]]).ids.tolist() == ["b", "x"]
     numbers = pd.Series(pd.Categorical(np.array([9, 4], dtype=np.int16)))
-    assert IdMap.of(numbers).ids_of([1, 0]).tolist() == [9, 4]
-    assert IdMap.of(numbers).dtype == np.int16
+    assert IdMap.from_ids(numbers).ids_of([1, 0]).tolist() == [9, 4]
+    assert IdMap.from_ids(numbers).dtype == np.int16

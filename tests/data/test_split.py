@@ -363,7 +363,7 @@ def test_rows_on_both_sides_are_counted_however_long_the_log(rows_, both):
     test = train[np.resize(both, len(train))]
     if not len(test):
         return
-    items, users = (IdMap.of(train[column]) for column in ("item_id", "user_id"))
+    items, users = (IdMap.from_ids(train[column]) for column in ("item_id", "user_id"))
     known = aggregate_events(train, "sum", users, items)
     parts = Split(train=known, history=known, test=aggregate_events(test, "sum", users, items), rule="by hand")
     with pytest.MonkeyPatch.context() as patch:

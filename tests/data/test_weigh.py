@@ -49,7 +49,7 @@ def entries(interactions):
 
 
 def combined(frame, how):
-    users, items = IdMap.of(frame["user_id"]), IdMap.of(frame["item_id"])
+    users, items = IdMap.from_ids(frame["user_id"]), IdMap.from_ids(frame["item_id"])
     return entries(aggregate_events(frame, how, users, items))
 
 
@@ -177,7 +177,7 @@ def test_a_sum_past_float32_is_an_error_not_infinity():
 
 def test_ids_outside_the_map_are_named():
     with pytest.raises(InputError, match="1 rows have a item_id outside the id map, first 'y'"):
-        aggregate_events(SOME.iloc[[0, 2]], "sum", IdMap.of(["a"]), IdMap.of(["x"]))
+        aggregate_events(SOME.iloc[[0, 2]], "sum", IdMap.from_ids(["a"]), IdMap.from_ids(["x"]))
 
 
 @pytest.mark.parametrize("how", ["sum", "last", "max", "count"])
@@ -185,17 +185,17 @@ def test_newer_pairs_add_up_with_older_ones_as_if_all_events_had_come_at_once(ho
     older = events(("a", "x", 1.0, 3, ""), ("a", "z", 4.0, 5, ""), ("b", "z", 2.0, 4, ""))
     newer = events(("a", "x", 3.0, 9, ""), ("a", "x", 2.0, 8, ""), ("a", "y", 1.0, 6, ""), ("c", "z", 7.0, 7, ""))
     both = pd.concat([older, newer])
-    history = aggregate_events(older, how, IdMap.of(older["user_id"]), IdMap.of(older["item_id"]))
-    users, items = IdMap.of(both["user_id"]), IdMap.of(both["item_id"])
+    history = aggregate_events(older, how, IdMap.from_ids(older["user_id"]), IdMap.from_ids(older["item_id"]))
+    users, items = IdMap.from_ids(both["user_id"]), IdMap.from_ids(both["item_id"])
     new_pairs = aggregate_events(newer, how, users, items)
     assert entries(add_pairs(history, new_pairs, how)) == combined(both, how)
     with pytest.raises(InputError, match="1 ids of the older interactions are outside the id map, first 'z'"):
-        add_pairs(history, aggregate_events(newer[:3], how, users, IdMap.of(["x", "y"])), how)
+        add_pairs(history, aggregate_events(newer[:3], how, users, IdMap.from_ids(["x", "y"])), how)
 
 
 def test_of_pairs_without_times_none_is_the_last():
     undated = SOME.drop(columns="timestamp")
-    users, items = IdMap.of(SOME["user_id"]), IdMap.of(SOME["item_id"])
+    users, items = IdMap.from_ids(SOME["user_id"]), IdMap.from_ids(SOME["item_id"])
     history = aggregate_events(undated, "sum", users, items)
     new_pairs = aggregate_events(SOME, "sum", users, items)
     assert set(add_pairs(history, new_pairs, "sum").time) == {-1}
@@ -205,7 +205,7 @@ def test_of_pairs_without_times_none_is_the_last():
 
 def test_table_and_back():
     weighed = weigh_events(SOME, WeightSettings())
-    there = aggregate_events(weighed, "sum", IdMap.of(SOME["user_id"]), IdMap.of(SOME["item_id"]))
+    there = aggregate_events(weighed, "sum", IdMap.from_ids(SOME["user_id"]), IdMap.from_ids(SOME["item_id"]))
     again = interactions_from_table(interactions_to_table(there).sample(frac=1, random_state=1))
     pd.testing.assert_frame_equal(interactions_to_table(again), interactions_to_table(there))
     with pytest.raises(InputError, match="1 \\(user, item\\) pairs occur twice"):

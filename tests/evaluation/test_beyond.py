@@ -54,14 +54,14 @@ def mean(values):
 
 
 def catalogue_of(likes, attributes=None):
-    return Catalogue.from_items(likes, 12, EvaluationSettings(), IdMap.of(np.arange(ITEMS)))
+    return Catalogue.from_items(likes, 12, EvaluationSettings(), IdMap.from_ids(np.arange(ITEMS)))
 
 
 def measured(world, exclude_seen=True):
     rows, likes, relevant, history, _ = world
-    ids = IdMap.of(np.arange(ITEMS))
+    ids = IdMap.from_ids(np.arange(ITEMS))
     truth = Truth(
-        users=IdMap.of(np.arange(USERS)),
+        users=IdMap.from_ids(np.arange(USERS)),
         candidates=ids,
         histories=Histories(stored(history)),
         relevant=csr_array(relevant),
@@ -218,7 +218,7 @@ def test_which_column_holds_the_attributes():
     items = pd.DataFrame(
         {"item_id": [0, 1, 2], "title": list("xyz"), "genres": ["a|b", "a", "b"], "tag": ["s", "s", "t"]}
     )
-    ids, likes = IdMap.of(np.arange(3)), np.array([3, 2, 1])
+    ids, likes = IdMap.from_ids(np.arange(3)), np.array([3, 2, 1])
 
     def attributes(**judging):
         return Catalogue.from_items(likes, 4, EvaluationSettings(**judging), ids, items).attributes

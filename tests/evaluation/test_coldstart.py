@@ -19,7 +19,7 @@ def split_of(lengths, timed=True, seed=0):
     drawn = [(user, rng.permutation(ITEMS)[:n]) for user, n in enumerate(lengths)]
     rows = sorted((user, item, at) for user, own in drawn for at, item in enumerate(own))
     user, item, at = (np.array(column, dtype=np.int64) for column in zip(*rows, strict=True))
-    users, items = IdMap.of(np.arange(len(lengths))), IdMap.of(np.arange(ITEMS))
+    users, items = IdMap.from_ids(np.arange(len(lengths))), IdMap.from_ids(np.arange(ITEMS))
     ones = np.ones(len(user), dtype=np.float32)
     time = 1000 + at if timed else np.full(len(at), -1)
     history = Interactions(users, items, user.astype(np.int32), item.astype(np.int32), ones, time)

@@ -61,7 +61,7 @@ def test_the_learning_curve():
 def test_the_two_parts_of_a_division_share_no_rating():
     user, item = np.divmod(np.arange(30, dtype=np.int32), 6)
     value = np.ones(30, dtype=np.float32)
-    train = Interactions(IdMap.of(np.arange(5)), IdMap.of(np.arange(6)), user, item, value, np.full(30, -1))
+    train = Interactions(IdMap.from_ids(np.arange(5)), IdMap.from_ids(np.arange(6)), user, item, value, np.full(30, -1))
     quarter = quarter_of_entries(train, seed=0, number=0)
     assert sorted(np.bincount(quarter)) == [7, 7, 8, 8]
     for share, (one, other) in REFIT_QUARTERS.items():

@@ -26,7 +26,7 @@ def small_world():
     """60 users, 40 items, made by arithmetic alone: item i is liked by about 1 in (2 + i / 4) users."""
     train = events(60, 40, lambda u, i: (u * u + 3 * u * i + 7 * i) % (2 + i // 4) == 0)
     test = events(60, 40, lambda u, i: (5 * u + u * i * i + 11 * i) % (3 + i // 4) == 1)
-    users, items = IdMap.of(np.arange(60)), IdMap.of(np.arange(40))
+    users, items = IdMap.from_ids(np.arange(60)), IdMap.from_ids(np.arange(40))
     known = aggregate_events(train, "max", users, items)
     return Split(known, known, aggregate_events(test, "max", users, items), "arithmetic"), train, test
 
@@ -85,10 +85,10 @@ def test_published_numbers_of_the_popularity_baseline(real_data):
     train, test = (
         table.set_axis(["user_id", "item_id", *table.columns[2:]], axis=1).assign(value=1.0) for table in (train, test)
     )
-    users = IdMap.of(train["user_id"], test["user_id"])
-    items = IdMap.of(np.arange(25_975))
+    users = IdMap.from_ids(train["user_id"], test["user_id"])
+    items = IdMap.from_ids(np.arange(25_975))
     known = aggregate_events(train, "max", users, items)
-    tested = IdMap.of(test["user_id"])
+    tested = IdMap.from_ids(test["user_id"])
     split = Split(known, known, aggregate_events(test, "max", tested, items), "as published")
     names = ["recall@50", "recall@100", "recall@300"]
     model, truth = Popular().fit(known), Truth.from_split(split)

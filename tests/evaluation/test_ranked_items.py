@@ -18,7 +18,7 @@ from recsys.types import IdMap, Interactions, Split
 def interactions(pairs, users, items):
     user, item = np.array(pairs, dtype=np.int32).T
     ones = np.ones(len(pairs), dtype=np.float32)
-    return Interactions(IdMap.of(users), IdMap.of(items), user, item, ones, np.full(len(pairs), -1))
+    return Interactions(IdMap.from_ids(users), IdMap.from_ids(items), user, item, ones, np.full(len(pairs), -1))
 
 
 @pytest.fixture

@@ -101,8 +101,8 @@ def test_a_metric_within_item_groups_by_hand():
     topk = lists([[0, 3, 2], [4, 1]], 3)
     relevant = csr_array(np.array([[1, 0, 0, 1, 1, 0, 0], [0, 0, 1, 0, 1, 0, 1.0]]))
     truth = Truth(
-        users=IdMap.of(np.arange(2)),
-        candidates=IdMap.of(np.arange(6)),
+        users=IdMap.from_ids(np.arange(2)),
+        candidates=IdMap.from_ids(np.arange(6)),
         histories=csr_array((2, 6)),
         relevant=relevant,
         propensity=np.ones(7),

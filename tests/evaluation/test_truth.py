@@ -70,12 +70,14 @@ def test_a_debiased_metric_may_come_first(world_files, tmp_path):
 
 def interactions(rows, items=None):
     table = pd.DataFrame(rows, columns=["user_id", "item_id", "value"])
-    return aggregate_events(table, "max", IdMap.of(table["user_id"]), items or IdMap.of(table["item_id"]))
+    return aggregate_events(table, "max", IdMap.from_ids(table["user_id"]), items or IdMap.from_ids(table["item_id"]))
 
 
 def test_what_is_relevant_and_what_is_counted_by_hand():
     # Items 0-3 are candidates. User 0 chose 0 (seen), 1, and 9 (no candidate); user 1 disliked 2 and liked 0 a little.
-    train = interactions([(0, 0, 1.0), (0, 3, 1.0), (1, 1, -1.0), (1, 2, 1.0), (1, 3, 1.0)], IdMap.of(np.arange(4)))
+    train = interactions(
+        [(0, 0, 1.0), (0, 3, 1.0), (1, 1, -1.0), (1, 2, 1.0), (1, 3, 1.0)], IdMap.from_ids(np.arange(4))
+    )
     test = interactions([(0, 0, 5.0), (0, 1, 4.0), (0, 9, 4.0), (1, 0, 1.0), (1, 2, -2.0)])
     split = Split(train, train, test, "by hand")
     truth = Truth.from_split(split, EvaluationSettings(relevant=2))
@@ -98,7 +100,7 @@ class LowRowsFirst(Recommender):
 
 
 def test_lists_of_some_users_are_judged_by_their_rows():
-    train = interactions([(user, 3, 1.0) for user in range(3)], IdMap.of(np.arange(4)))
+    train = interactions([(user, 3, 1.0) for user in range(3)], IdMap.from_ids(np.arange(4)))
     test = interactions([(0, 0, 1.0), (1, 2, 1.0), (2, 1, 1.0)])
     truth = Truth.from_split(Split(train, train, test, "by hand"), EvaluationSettings(metrics=("mrr",)))
     rows = np.array([2, 1])
@@ -110,7 +112,7 @@ def test_the_cold_start_curve_of_a_debiased_metric_weighs_by_propensity():
     n_users, n_items, k = 25, 30, 5
     seen = [{(user * user + step) % n_items for step in range(9)} for user in range(n_users)]
     chosen = [sorted(set(range(n_items)) - own)[1 : 9 : 1 + user % 3] for user, own in enumerate(seen)]
-    train = interactions([(u, i, 1.0) for u in range(n_users) for i in seen[u]], IdMap.of(np.arange(n_items)))
+    train = interactions([(u, i, 1.0) for u in range(n_users) for i in seen[u]], IdMap.from_ids(np.arange(n_items)))
     test = interactions([(u, i, 1.0) for u in range(n_users) for i in chosen[u]])
     split = Split(train, train, test, "by hand")
     truth = Truth.from_split(split, EvaluationSettings(metrics=("recall[ips=0.5]@5",), cold_start=(0, 4)))

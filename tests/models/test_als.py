@@ -38,7 +38,7 @@ def ratings(rows=12, columns=9, seed=0, density=0.4):
 
 def interactions(matrix):
     matrix = matrix.tocoo()
-    ids = [IdMap.of(np.arange(n)) for n in matrix.shape]
+    ids = [IdMap.from_ids(np.arange(n)) for n in matrix.shape]
     order = np.lexsort((matrix.col, matrix.row))
     user, item = (side[order].astype(np.int32) for side in (matrix.row, matrix.col))
     return Interactions(*ids, user, item, matrix.data[order], np.full(len(user), -1))

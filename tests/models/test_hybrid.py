@@ -388,8 +388,8 @@ def test_a_blend_may_be_the_best_without_its_best_member(monkeypatch):
     # Nobody has seen anything; the hidden likes of two users are the items 0 and 1.
     users, items = 2, 300
     train = Interactions(
-        IdMap.of(np.arange(users)),
-        IdMap.of(np.arange(items)),
+        IdMap.from_ids(np.arange(users)),
+        IdMap.from_ids(np.arange(items)),
         *(np.array([], dtype) for dtype in (np.int32, np.int32, np.float32, np.int64)),
     )
     hidden = csr_array(np.eye(users, items, dtype=np.float32))

@@ -14,7 +14,7 @@ from recsys.types import IdMap, Interactions
 
 def train_of(values):
     """Interactions of a dense array: 0 not stored, else the value."""
-    users, items = (IdMap.of(np.arange(n)) for n in values.shape)
+    users, items = (IdMap.from_ids(np.arange(n)) for n in values.shape)
     user, item = (axis.astype(np.int32) for axis in np.nonzero(values))
     time = np.full(len(user), -1)
     return Interactions(users, items, user, item, values[values != 0].astype(np.float32), time)
@@ -69,7 +69,7 @@ def test_no_array_is_as_long_as_the_users_and_as_wide_as_the_candidates():
     item = (np.arange(0, 400, 100) + rng.integers(0, 100, (users, 4))).ravel().astype(np.int32)
     user, value = np.repeat(np.arange(users, dtype=np.int32), 4), rng.choice([-1, 1], 4 * users).astype(np.float32)
     train = Interactions(
-        IdMap.of(np.arange(users)), IdMap.of(np.arange(400)), user, item, value, np.full(len(user), -1)
+        IdMap.from_ids(np.arange(users)), IdMap.from_ids(np.arange(400)), user, item, value, np.full(len(user), -1)
     )
     Onboarding().fit(train_of(world()))  # compile first
     tracemalloc.start()

@@ -35,8 +35,8 @@ def ratings(users=40, items=25, share=0.3, seed=0, noise=0.5):
     present[-1] = present[:, -1] = False
     user, item = np.nonzero(present)
     return Interactions(
-        IdMap.of(np.arange(users)),
-        IdMap.of(np.arange(items)),
+        IdMap.from_ids(np.arange(users)),
+        IdMap.from_ids(np.arange(items)),
         user.astype(np.int32),
         item.astype(np.int32),
         value[user, item].astype(np.float32),
@@ -363,7 +363,7 @@ def test_bpmf_predicts_new_items_by_their_attributes():
     present = rng.random((users, items)) < 0.3
     is_cold = np.arange(items) >= 120
     user, item = np.nonzero(present & ~is_cold)
-    ids = IdMap.of(np.arange(users)), IdMap.of(np.arange(items))
+    ids = IdMap.from_ids(np.arange(users)), IdMap.from_ids(np.arange(items))
     columns = (
         user.astype(np.int32),
         item.astype(np.int32),
@@ -451,7 +451,7 @@ def test_the_stack_solves_its_hold_out():
 @pytest.mark.parametrize(("pairs", "held_out"), [(1, 0), (2, 1)])
 def test_the_stack_keeps_a_pair_to_learn_from(pairs, held_out):
     rows = np.arange(pairs, dtype=np.int32)
-    ids = IdMap.of(np.arange(3))
+    ids = IdMap.from_ids(np.arange(3))
     train = Interactions(ids, ids, rows, rows, np.array([3.0, 4.0][:pairs], np.float32), np.full(pairs, -1))
     parts = {"parts": {"rating_als": {"rank": 2}}, "share": 1 - 1e-9}
     model = models.build_rating_model("stack", parts).fit(train)

@@ -36,7 +36,7 @@ def chain(users=40, items=LARGE, seed=0):
         time += [1_000 * row + 10 * step for step in range(length)]
     order = np.lexsort((item, user))
     user, item, time = (np.array(column)[order] for column in (user, item, time))
-    ids = IdMap.of(np.arange(users)), IdMap.of(np.arange(items))
+    ids = IdMap.from_ids(np.arange(users)), IdMap.from_ids(np.arange(items))
     return Interactions(
         *ids, user.astype(np.int32), item.astype(np.int32), np.ones(len(user), np.float32), time.astype(np.int64)
     )

@@ -65,7 +65,7 @@ def lists(table):
 
 
 def test_cold_factors_are_the_ridge_of_the_local_model_on_the_trained_ones(run, likes, world):
-    found, ids = factors(run), IdMap.of(run.read_table("split/items.parquet")["item_id"])
+    found, ids = factors(run), IdMap.from_ids(run.read_table("split/items.parquet")["item_id"])
     names = ids.all_ids
     assert len(found) == len(names), "an item with attributes has no factor"
     warm, y = np.isin(names, likes.index), found.loc[names].to_numpy(dtype=float)

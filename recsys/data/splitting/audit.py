@@ -171,7 +171,7 @@ def _measure_drift(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, Any]:
 
 
 def _count_items(ids: pd.Series) -> pd.Series:
-    id_map = IdMap.of(ids)
+    id_map = IdMap.from_ids(ids)
     return pd.Series(np.bincount(id_map.rows_int32(ids), minlength=len(id_map)), index=id_map.ids)
 
 

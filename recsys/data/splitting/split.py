@@ -115,8 +115,8 @@ def split(
     candidate_ids = [weighed[ITEM]]
     if items is not None:
         candidate_ids.append(items[ITEM])
-    candidates = IdMap.of(*candidate_ids)
-    train = aggregate_events(weighed, weighting.aggregate, IdMap.of(weighed[USER]), candidates)
+    candidates = IdMap.from_ids(*candidate_ids)
+    train = aggregate_events(weighed, weighting.aggregate, IdMap.from_ids(weighed[USER]), candidates)
     history = train
     history_rows = train_rows
     dropped = 0
@@ -125,10 +125,10 @@ def split(
         is_candidate = candidates.rows(held_out[ITEM]) >= 0
         dropped = int((~is_candidate).sum())
         all_known = pd.concat([weighed, keep_rows(held_out, is_candidate)])
-        history = aggregate_events(all_known, weighting.aggregate, IdMap.of(all_known[USER]), candidates)
+        history = aggregate_events(all_known, weighting.aggregate, IdMap.from_ids(all_known[USER]), candidates)
         history_rows = pd.concat([train_rows, history_only])
     tested = weigh_events(test_rows, weighting)
-    test = aggregate_events(tested, weighting.aggregate, IdMap.of(tested[USER]), IdMap.of(tested[ITEM]))
+    test = aggregate_events(tested, weighting.aggregate, IdMap.from_ids(tested[USER]), IdMap.from_ids(tested[ITEM]))
     del weighed, tested
     if not len(train) or not len(test):
         raise InputError(WEIGHTLESS)

@@ -495,7 +495,7 @@ def _rank_in_user(events: pd.DataFrame, time: np.ndarray) -> tuple[np.ndarray, n
     all events of the user. Events are in the order (time, item id). Events with the same user, time
     and item are equal.
     """
-    user, item = (IdMap.of(events[column]).rows_int32(events[column]) for column in (USER, ITEM))
+    user, item = (IdMap.from_ids(events[column]).rows_int32(events[column]) for column in (USER, ITEM))
     order = np.lexsort((item, time, user))
     user = user[order]
     time = time[order]

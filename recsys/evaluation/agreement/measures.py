@@ -543,8 +543,8 @@ def agree_tables(
     b = as_frame(b, "the second table")
     TOPK.require(a.columns, "the first table")
     TOPK.require(b.columns, "the second table")
-    users = IdMap.of(a[USER], b[USER])
-    items = IdMap.of(a[ITEM], b[ITEM])
+    users = IdMap.from_ids(a[USER], b[USER])
+    items = IdMap.from_ids(a[ITEM], b[ITEM])
     if not len(users):
         raise InputError("both tables are empty: there are no users to compare")
     lists_a, lists_b = (Rankings.from_topk(topk_from_table(table, users, items)) for table in (a, b))

@@ -73,8 +73,8 @@ def discrimination_auc(
     table = events.drop_duplicates([USER, ITEM], keep="last")
     if TIME in table:
         table = table.sort_values(TIME, kind="stable")
-    users = IdMap.of(table[USER])
-    items = IdMap.of(table[ITEM])
+    users = IdMap.from_ids(table[USER])
+    items = IdMap.from_ids(table[ITEM])
     user = users.rows(table[USER])
     item = items.rows(table[ITEM])
     value = table[VALUE].to_numpy(dtype=np.float64)

@@ -99,7 +99,7 @@ def _factors(run: Run, name: str) -> tuple[str, np.ndarray, IdMap] | None:
     The model may come from the local engine or from Spark. The result is None if it has no item
     factors.
     """
-    items = IdMap.of(run.items[ITEM])
+    items = IdMap.from_ids(run.items[ITEM])
     if run.folder.has(run_files.item_factors(name)):
         model = open_item_side(run.folder, name, items)
         if not isinstance(model, ALS):

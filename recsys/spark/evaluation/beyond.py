@@ -49,7 +49,7 @@ def catalogue(
     columns = [() if one is None else tuple(one.columns) for one in (tables.user_table, table)]
     users = split.about["train"]["users"]
     assign_columns(settings.segments, *columns)
-    return Catalogue.from_items(likes.astype(np.int64), users, settings, IdMap.of(item_ids), table)
+    return Catalogue.from_items(likes.astype(np.int64), users, settings, IdMap.from_ids(item_ids), table)
 
 
 def user_groups(
@@ -130,7 +130,7 @@ def columns_of(catalogue: Catalogue, truth: Truth, k: int) -> Callable[..., dict
         k: the largest length of a list.
     """
     n = len(catalogue.likes)
-    candidates = IdMap.of(np.arange(n))
+    candidates = IdMap.from_ids(np.arange(n))
     # The function travels to executors, so it must not hold the truth, whose frames live on the
     # driver.
     settings, exclude_seen = truth.settings, truth.exclude_seen
@@ -154,7 +154,7 @@ def columns_of(catalogue: Catalogue, truth: Truth, k: int) -> Callable[..., dict
         # Copies, because the memory of an Arrow batch is read-only.
         data = [np.array(cells.field(i)) for i in (1, 0)]
         batch_truth = LocalTruth(
-            users=IdMap.of(np.arange(m)),
+            users=IdMap.from_ids(np.arange(m)),
             candidates=candidates,
             histories=Histories(csr_array((*data, np.concatenate([[0], np.cumsum(lengths)])), shape=(m, n))),
             relevant=csr_array((gain, np.array(chosen), starts), shape=(m, width)),

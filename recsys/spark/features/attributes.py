@@ -78,7 +78,7 @@ def item_terms(items: pd.DataFrame, params: SparkAttributesParameters) -> csr_ar
     Raises:
         ConfigError: the items have no attributes, or a weight is set for a field that they lack.
     """
-    encoded = encode_features(items, ITEM, IdMap.of(items[ITEM]))
+    encoded = encode_features(items, ITEM, IdMap.from_ids(items[ITEM]))
     return add_constant_column(weigh_terms(require_features(encoded, params.kind), params.scheme, params.fields))
 
 

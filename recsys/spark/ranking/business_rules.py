@@ -50,7 +50,7 @@ def compile_rules_in_rows(rules: Rules, users: DataFrame, items: pd.DataFrame) -
     table = users.join(F.broadcast(named), F.col(USER).cast("string") == F.col("name")).toPandas()
     # Rows ascend with the ids, and an IdMap needs ascending ids.
     table = table.sort_values("row")
-    compiled = compile_rules(rules, IdMap.of(table[USER]), IdMap.of(items[ITEM]), items)
+    compiled = compile_rules(rules, IdMap.from_ids(table[USER]), IdMap.from_ids(items[ITEM]), items)
     return RulesInRows(compiled, table["row"].tolist())
 
 
