@@ -104,7 +104,7 @@ def explain_rating(run: Location, user: str, item: str, k: int, model: str | Non
         out.print(f"{added:+.6f}  {part}")
     # They add up to the part above, so they are below it and not beside it.
     ratings = {f"of {_id_and_title(reasons, j)}": added for j, added in explanation.ratings.items()}
-    print_parts("rating", ratings, k, before="  of which ")
+    print_parts("rating", ratings, k, prefix="  of which ")
 
 
 def _id_and_title(reasons: Reasons, row: int) -> str:
@@ -116,7 +116,7 @@ def _id_and_title(reasons: Reasons, row: int) -> str:
     return item_id if title == item_id else f"{item_id}, {title}"
 
 
-def print_parts(kind: str, parts: dict[Any, float], k: int, before: str = "") -> None:
+def print_parts(kind: str, parts: dict[Any, float], k: int, prefix: str = "") -> None:
     """Print the ``k`` parts of a score with the largest absolute values, one per line.
 
     If there are more parts, one more line has the sum of the rest.
@@ -125,13 +125,13 @@ def print_parts(kind: str, parts: dict[Any, float], k: int, before: str = "") ->
         kind: what the parts are in the singular, for example ``feature``.
         parts: name -> contribution to the score.
         k: the number of lines.
-        before: a text before each line.
+        prefix: a text before each line.
     """
     # Parts that lower the score count by their size, as those that raise it do.
     largest = sorted(parts.items(), key=lambda part: -abs(part[1]))
     for key, value in largest[:k]:
-        out.print(f"{before}{value:+.6f}  {kind} {key}")
+        out.print(f"{prefix}{value:+.6f}  {kind} {key}")
     if len(largest) > k:
         rest = sum(value for _, value in largest[k:])
         plural = "" if len(largest) == k + 1 else "s"
-        out.print(f"{before}{rest:+.6f}  {len(largest) - k} more {kind}{plural}")
+        out.print(f"{prefix}{rest:+.6f}  {len(largest) - k} more {kind}{plural}")

@@ -336,7 +336,7 @@ class SparkEngine(Engine):
         model = self.fitted[name]
         scorer = model.scorer
         tested = self.truth.tested.select("user")
-        users = self._users_with_seen_items(everyone=self._lists_everyone(name))
+        users = self._users_with_seen_items(all_users=self._lists_everyone(name))
         list_settings = ListSettings(settings.k, memory_mb=settings.memory_mb)
         self.shortfall = None
         allowed = self._allowed_items()
@@ -531,15 +531,15 @@ class SparkEngine(Engine):
             return self.recent_likes
         return self.likes
 
-    def _users_with_seen_items(self, *, everyone: bool) -> DataFrame:
+    def _users_with_seen_items(self, *, all_users: bool) -> DataFrame:
         """Return (user, user_id, seen), the items that the lists of each user leave out.
 
         The table is computed and written once, and then read for every model.
 
         Args:
-            everyone: whether to return all users, or only the tested users.
+            all_users: whether to return all users, or only the tested users.
         """
-        if not everyone:
+        if not all_users:
             seen = F.sort_array(F.transform("history", lambda entry: entry["item"]))
             if not self.config.recommend.exclude_seen:
                 seen = F.lit(None)

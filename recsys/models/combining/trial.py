@@ -309,9 +309,9 @@ def climb(
     value = cache(value)
     position = start
     value(position)
-    for together in [one_by_one(len(lengths))] * 10 if rounds is None else rounds:
+    for moves in [one_by_one(len(lengths))] * 10 if rounds is None else rounds:
         before_round = position
-        for ladders in together:
+        for ladders in moves:
             for step in (1, -1):
                 while True:
                     neighbour = tuple(rung + step * (axis in ladders) for axis, rung in enumerate(position))

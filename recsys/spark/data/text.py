@@ -262,12 +262,12 @@ def read_json_lines(spark: SparkSession, source: Source, mapping: dict[str, str]
         # What is wrong with a whole file is said before Spark works.
         column_names(part, reading)
     divisible = [part for part in source.parts if _is_divisible(part, reading)]
-    whole = [part for part in source.parts if not _is_divisible(part, reading)]
+    indivisible = [part for part in source.parts if not _is_divisible(part, reading)]
     frames: list[tuple[DataFrame, Callable[[Batches], Iterator[FileLines]]]] = []
     if divisible:
         frames.append((_text_frame(spark, divisible), partial(_json_lines, reading)))
-    if whole:
-        frames.append((_file_frame(spark, whole), partial(_json_lines_of_files, reading)))
+    if indivisible:
+        frames.append((_file_frame(spark, indivisible), partial(_json_lines_of_files, reading)))
     names = set(mapping.values())
     present: set[str] = set()
     for frame, lines in frames:
