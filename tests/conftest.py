@@ -92,21 +92,6 @@ def spark(request):
     found.stop()
 
 
-@pytest.fixture(scope="module")
-def small_plans(spark):
-    """Give queries the settings that a run on a small log has; ``make test-all`` leaves them to Spark's defaults.
-
-    A test that calls a function or a job outside of a run would compile the code of each query, for a few rows.
-    """
-    from recsys.spark.session import small_input_settings
-
-    if settings.get_current_profile_name() == "full":
-        yield
-        return
-    with small_input_settings(spark):
-        yield
-
-
 @pytest.fixture(scope="module", autouse=True)
 def figures(request):
     """Leave figures of reports blank, except in the tests of reports and pages and in those of ``make test-all``.

@@ -10,7 +10,7 @@ from builders import run_job
 from recsys.cli import run_verb
 from recsys.evaluation.agreement.measures import MEASURES, agree_tables
 
-pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("small_plans")]
+pytestmark = pytest.mark.spark
 CHOSEN = [*MEASURES, "tau_b[missing=intersection]", "rbo[p=0.7,ties=b,score=min]", "overlap@3", "tau_ap[ties=b]"]
 
 

@@ -9,7 +9,7 @@ from recsys.als.definition import Objective, residual
 from recsys.data.synthetic import low_rank
 from recsys.errors import ConfigError
 
-pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("small_plans")]
+pytestmark = pytest.mark.spark
 
 
 @pytest.fixture(scope="module")
