@@ -7,6 +7,7 @@ way in this process and in a task of Spark. A call uses the number of threads th
 
 import numpy as np
 from numba import njit, prange
+from numpy.typing import DTypeLike
 
 # --- Selection ------------------------------------------------------------------------------------
 
@@ -100,10 +101,17 @@ def select_top_k(scores: np.ndarray, indptr: np.ndarray, indices: np.ndarray, k:
             int[m + 1] and int[nnz]. The columns of a row are ascending and distinct.
         k: length of the lists, ≥ 1.
     """
-    # A kernel is compiled once more for other dtypes, and for arrays that are read-only.
-    indptr = np.require(indptr, dtype=np.int64, requirements="W")
-    indices = np.require(indices, dtype=np.int32, requirements="W")
-    return _select_top_k(scores, indptr, indices, k)
+    return _select_top_k(scores, writable(indptr, np.int64), writable(indices, np.int32), k)
+
+
+def writable(array: np.ndarray, dtype: DTypeLike) -> np.ndarray:
+    """Return an array of a dtype that may be written, which is a copy only if it must be.
+
+    A kernel is compiled once more for other dtypes, and for arrays that are read-only.
+    """
+    if array.dtype == dtype and array.flags.writeable:
+        return array
+    return np.array(array, dtype=dtype)
 
 
 @njit(cache=True, nogil=True, parallel=True)

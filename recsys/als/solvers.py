@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
+from recsys.kernels import writable
 from recsys.linalg import CSR, gram, one_blas_thread, product
 
 CG_STEPS = 3
@@ -289,9 +290,8 @@ def explicit_rows(matrix: CSR, fixed: np.ndarray, penalty: np.ndarray) -> np.nda
     indptr, indices, value = matrix
     target = value.astype(fixed.dtype)
     base = np.zeros(fixed.shape[1], dtype=fixed.dtype)
-    # A kernel is compiled once more for other dtypes, and for arrays that are read-only.
-    indptr = indptr.astype(np.int64, copy=False)
-    indices = np.require(indices, dtype=np.int32, requirements="W")
+    indptr = writable(indptr, np.int64)
+    indices = writable(indices, np.int32)
     with one_blas_thread():
         return als_half_step(indptr, indices, np.ones_like(target), target, fixed, base, penalty.astype(fixed.dtype))
 

@@ -67,6 +67,9 @@ MAX_IMPRESSIONS = 100_000
 """Largest number of impressions that wait for a slow store. Further ones are lost, and counted."""
 
 
+_PLAIN_REQUEST = ListRequest()
+
+
 @dataclass(frozen=True)
 class Call:
     """One request: its checked query and body, the parts of its path, its id, and whether its answer shows anything.
@@ -197,7 +200,7 @@ class Service:
     async def get_list(self, call: Call) -> ListAnswer:
         """Return the list of one user."""
         query: UserQuery = call.query
-        request = ListRequest.model_construct(**query.model_dump())
+        request = _PLAIN_REQUEST.model_copy(update=dict(query))
         return await self._list(self.registry.model(query.model), request, call.request_id, call.shows)
 
     async def post_list(self, call: Call) -> ListAnswer:

@@ -122,9 +122,9 @@ class ALS(Fading, ALSParameters, Recommender):
         indptr, indices, data = linalg.arrays(values)
         # Only the factors of items in the histories are converted to float64. All factors of a
         # million items would take much longer than the rest of the fold-in of one history.
-        used = np.unique(indices)
-        rows = (indptr, np.searchsorted(used, indices).astype(np.int32), data)
+        used, columns = np.unique(indices, return_inverse=True)
         fixed = self.item_factors_[used].astype(np.float64)
+        rows = (indptr, columns, data)
         penalty = self.objective.penalty(values)
         return solvers.implicit_rows(rows, fixed, self.alpha, penalty, (self.spread_, self.axes_)).astype(np.float32)
 
