@@ -23,6 +23,7 @@ from recsys.models.combining.search import (
     LADDERS,
     LEAST_GAIN,
     PENALTY,
+    RANK,
     SCALED,
     Attempt,
     Deadline,
@@ -151,8 +152,8 @@ def test_a_climb_ends_above_its_start_and_below_no_neighbour():
     assert trial.ndcg_per_user(trial.scores["rp3beta"]).mean() == pytest.approx(attempt.value)
 
 
-@pytest.mark.parametrize("kind", ["als", "content_als"])
-def test_ladders_whose_best_values_depend_on_the_rank_are_searched_again(kind, monkeypatch):
+@pytest.mark.parametrize(("kind", "rank"), [("als", 1024), ("content_als", 256)])
+def test_ladders_whose_best_values_depend_on_the_rank_are_searched_again(kind, rank, monkeypatch):
     train, features = contract.world(users=200)
     trial = hide_pairs(train, 0.3, 200, seed=1)
     alphas = [rung["alpha"] for rung in SCALED.rungs]
@@ -170,8 +171,8 @@ def test_ladders_whose_best_values_depend_on_the_rank_are_searched_again(kind, m
     search = search_on(trial, features)
     attempt = search.start(kind)
     search.climb(attempt)
-    # Of all pairs of a rank and a weight, these have the highest value.
-    assert (attempt.params["rank"], attempt.params["alpha"]) == (1024, alphas[2])
+    # The highest rank and the weight that fits it best have the highest value of all pairs.
+    assert (attempt.params["rank"], attempt.params["alpha"]) == (rank, alphas[8 - RANK.rungs.index({"rank": rank})])
 
 
 def test_heavier_likes_are_tried_with_a_larger_penalty(monkeypatch):
