@@ -7,6 +7,7 @@ them in its scoring thread, one at a time. Searches run no compiled code, and ha
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 from collections import OrderedDict
@@ -61,7 +62,7 @@ REPLIES = {"like": 1, "dislike": -1, "unknown": 0}
 MAX_RULES = 64
 """Number of different rules that are kept compiled."""
 
-SCAN_ITEMS = 100_000
+SCAN_ITEMS = 20_000
 """Number of items from which the lists of factor models are made by a scan of int8 codes."""
 
 MAX_PARTS = 20
@@ -150,6 +151,11 @@ class ServedModel:
         for request in requests:
             self.recommend(request)
         self._seconds = max(self._seconds_of(request) for request in requests)
+        # A search of this model for garbage would delay a list, and it lives as long as it is served. What is frozen
+        # now is searched when the next model is warmed.
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
 
     def _seconds_of(self, request: ListRequest) -> float:
         """Return the CPU seconds of a list, the fewest of three times."""

@@ -101,6 +101,8 @@ class Service:
     active: int = 0
 
     def __post_init__(self) -> None:
+        # The event loop scores too, and it may do so before any of these threads has started.
+        threadpool_limits(1)
         self._scoring = ThreadPoolExecutor(1, "scoring", initializer=_use_one_core)
         # Held by the thread that runs compiled code for a request.
         self._compiled_code = threading.Lock()

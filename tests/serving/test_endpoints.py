@@ -8,6 +8,7 @@ import threading
 
 import pytest
 from pydantic import TypeAdapter
+from threadpoolctl import ThreadpoolController
 from uvicorn.server import ServerState
 
 from recsys.serving.endpoints import ENDPOINTS
@@ -326,6 +327,13 @@ def test_a_quick_list_is_made_at_once_and_never_beside_another_one(make_client, 
     assert threads[1] is threads[2] is not threading.main_thread()
     assert first.json["items"] == second.json["items"]
     assert slow.status == 200
+
+
+def test_a_service_uses_one_thread_of_blas_from_its_start_on(make_client):
+    blas = ThreadpoolController().select(user_api="blas")
+    with blas.limit(limits=2):
+        make_client()
+        assert {library["num_threads"] for library in blas.info()} == {1}
 
 
 @pytest.mark.parametrize(
