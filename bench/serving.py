@@ -4,7 +4,8 @@
 
 Items have random factors of rank 64, 2,000 users have 50 events each. Both servers are Starlette on uvicorn, one
 process, and score in one thread on one core; the client is in a process of its own, with 1 and with 8 connections. Then
-requests come at half of the rate that 8 connections reached, whether or not the answers are there.
+both get requests at one rate, half of what the slower one reached with 8 connections, whether or not the answers are
+there.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +29,10 @@ from results import table, write_section
 from scipy.sparse import csr_array
 
 RANK, USERS, EVENTS = 64, 2_000, 50
+ROUNDS = 5
+
+LOADS = {"1 connection": 1, "8 connections": 8, "half of the lower peak": 8}
+"""Name of a load -> number of connections, in the order in which the loads are measured."""
 
 
 def world(items: int) -> tuple[np.ndarray, np.ndarray, csr_array]:
@@ -181,32 +189,67 @@ def requests_of(items: int) -> dict[str, list[bytes]]:
     return {"known user": known, "fold-in of 50": folded}
 
 
+@dataclass(frozen=True)
+class Server:
+    """A process that serves one of the two applications."""
+
+    process: int
+    port: int
+
+
+@contextmanager
+def running(name: str, items: int) -> Iterator[Server]:
+    """Serve one of the two applications in a process of its own, for the time of the block."""
+    command = [sys.executable, __file__, "--serve", name, str(items)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield Server(process.pid, int(process.stdout.readline()))
+        process.terminate()
+
+
+def measure(
+    servers: dict[str, Server], requests: list[bytes], connections: int, seconds: float, rate: float | None
+) -> dict[str, np.ndarray]:
+    """Return for each server: answers per second, p50, p99 and CPU time of an answer in ms, medians over the rounds.
+
+    The servers take turns, because the speed of a shared machine changes within minutes.
+
+    Args:
+        rate: as for :func:`load`.
+    """
+    figures: dict[str, list[list[float]]] = {name: [] for name in servers}
+    for _ in range(ROUNDS):
+        for name, server in servers.items():
+            before = cpu_seconds(server.process)
+            times = 1000 * np.array(asyncio.run(load(server.port, requests, connections, seconds, rate)))
+            cpu = 1000 * (cpu_seconds(server.process) - before) / len(times)
+            figures[name].append([len(times) / seconds, *np.quantile(times, [0.5, 0.99]), cpu])
+    return {name: np.median(rounds, axis=0) for name, rounds in figures.items()}
+
+
 def main(seconds: float, sizes: list[int]) -> None:
     """Measure and write the section."""
     rows = []
     for items in sizes:
-        for name in ("recsys", "implicit"):
-            command = [sys.executable, __file__, "--serve", name, str(items)]
-            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-                port = int(process.stdout.readline())
-                for kind, requests in requests_of(items).items():
-                    asyncio.run(load(port, requests, 1, min(seconds, 1)))
-                    rate = None
-                    for load_name, connections in (("1 connection", 1), ("8 connections", 8), ("half of peak", 8)):
-                        before = cpu_seconds(process.pid)
-                        times = np.array(asyncio.run(load(port, requests, connections, seconds, rate)))
-                        cpu = (cpu_seconds(process.pid) - before) / len(times)
-                        figures = [f"{ms:.1f}" for ms in np.array([*np.quantile(times, [0.5, 0.99]), cpu]) * 1000]
-                        answers = len(times) / seconds
-                        rows.append([f"{name}, {items:,} items, {kind}", load_name, f"{answers:,.0f}", *figures])
-                        if connections > 1:
-                            rate = answers / 2
-                process.terminate()
+        with running("recsys", items) as ours, running("implicit", items) as theirs:
+            servers = {"recsys": ours, "implicit": theirs}
+            for kind, requests in requests_of(items).items():
+                for server in servers.values():
+                    asyncio.run(load(server.port, requests, 1, 1))
+                rate = None
+                for load_name, connections in LOADS.items():
+                    medians = measure(servers, requests, connections, seconds, rate)
+                    for name, (answers, *times) in medians.items():
+                        label = f"{name}, {items:,} items, {kind}"
+                        rows.append([label, load_name, f"{answers:,.0f}", *(f"{ms:.2f}" for ms in times)])
+                    if connections > 1:
+                        rate = min(answers for answers, *_ in medians.values()) / 2
     heads = ["", "load", "answers/s", "p50, ms", "p99, ms", "CPU of the server, ms"]
-    body = f"{seconds:g} seconds each; server and client share the cores.\n\n" + table(heads, rows)
+    rounds = f"Medians of {ROUNDS} rounds of {seconds:g} seconds, in which the two take turns"
+    note = f"{rounds}; server and client share the cores."
     words = " ".join(map(str, sizes))
     command = f"PYTHONPATH=.:tests python bench/serving.py {words} --seconds {seconds:g}"
-    write_section("serving", "Serving", command, body)
+    write_section("serving", "Serving", command, f"{note}\n\n{table(heads, rows)}")
 
 
 if __name__ == "__main__":
@@ -215,6 +258,6 @@ if __name__ == "__main__":
     else:
         parser = argparse.ArgumentParser()
         parser.add_argument("items", nargs="*", type=int, default=[27_000, 1_000_000])
-        parser.add_argument("--seconds", type=float, default=5.0)
+        parser.add_argument("--seconds", type=float, default=2.0)
         arguments = parser.parse_args()
         main(arguments.seconds, arguments.items)
