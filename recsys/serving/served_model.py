@@ -2,7 +2,8 @@
 
 The lists are those of ``recsys recommend``: both call ``SavedModel.recommend``. For a large catalogue
 ``ranking.item_scan`` makes the same lists in less time. Every method may take long, so a server calls
-them in its scoring thread, one at a time. Searches run no compiled code, and have another thread.
+them in its scoring thread, one at a time; only a list that is quick (:meth:`ServedModel.is_quick`) is made in
+the event loop. Searches run no compiled code, and have another thread.
 """
 
 from __future__ import annotations
@@ -69,7 +70,10 @@ MAX_PARTS = 20
 """Largest number of parts of one kind in an explanation; those with the largest sizes are kept."""
 
 QUICK_SECONDS = 0.002
-"""Largest CPU time of a list that the event loop makes itself. A change of threads and back takes a tenth of it."""
+"""Largest CPU time of a list that the event loop makes itself, in seconds.
+
+To hand a list to another thread and back takes about 0.0001 seconds.
+"""
 
 QUICK_LENGTH = 200
 """Largest number of items that a quick request names or asks for."""

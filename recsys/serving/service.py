@@ -1,4 +1,4 @@
-"""What each endpoint does: checks, the work in the scoring thread, the answer."""
+"""What each endpoint does: checks, the work in the scoring thread or in the event loop, the answer."""
 
 from __future__ import annotations
 

@@ -66,9 +66,9 @@ Each rung sets ``alpha`` and ``beta`` together: in the terms of Rendle et al. 20
 PENALTY = ladder("penalty", (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1), start=0.003)
 """The ladder of the regularization of ALS: λ* of Rendle et al. 2021.
 
-A model has the parameter ``reg`` = λ*(1 + ``alpha``). So a step on :data:`SCALED` keeps λ*, and each
-of the two ladders can be searched without the other. Small dense logs need a λ* ten times as large
-as sparse ones.
+A model has the parameter ``reg`` = λ*(1 + ``alpha``). So a step on :data:`SCALED` keeps λ*. On some
+logs heavier likes need a larger λ*, so a search also moves on both ladders together. Small dense logs
+need a λ* ten times as large as sparse ones.
 """
 
 FADING = ladder("decay", (1.0, 0.95, 0.9, 0.8, 0.65, 0.5, 0.3), start=1.0)
