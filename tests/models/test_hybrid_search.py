@@ -17,7 +17,7 @@ from recsys.local_engine import configured_model
 from recsys.models import build
 from recsys.models.combining import hybrid
 from recsys.models.combining import search as search_module
-from recsys.models.combining.hidden_likes import ndcg_of_hidden
+from recsys.models.combining.hidden_likes import ndcg_after_addition, ndcg_of_hidden
 from recsys.models.combining.search import (
     FADING,
     LADDERS,
@@ -56,6 +56,27 @@ def test_the_ndcg_of_hidden_likes_is_that_of_sorted_lists(seed, depth, items):
         ndcg_by_loops(scores[row], set(seen[[row]].indices), set(hidden[[row]].indices), depth) for row in range(4)
     ]
     np.testing.assert_allclose(ndcg_of_hidden(scores, seen, hidden, depth), expected, rtol=1e-12)
+
+
+@given(st.integers(0, 10_000), st.sampled_from([1, 3, 700]), st.sampled_from([0.25, 1.0]))
+def test_an_addition_to_a_blend_is_judged_by_the_lists_of_the_weighted_mean(seed, depth, weight):
+    rng = np.random.default_rng(seed)
+    # Small whole numbers and halves, so that the means are exact and there are ties.
+    members = rng.integers(0, 9, (3, 4, 60)).astype(np.float32)
+    members[rng.random(members.shape) < 0.3] = np.nan
+    weights = np.array([1.0, 0.5, weight], dtype=np.float32)[:, None, None]
+    is_scored = np.isfinite(members)
+    weighted, used = np.where(is_scored, members * weights, 0), is_scored * weights
+    with np.errstate(invalid="ignore"):
+        means = weighted.sum(0) / used.sum(0)
+    kind = rng.choice(3, size=means.shape, p=[0.6, 0.2, 0.2])
+    seen, hidden = (csr_array((kind == value).astype(np.float32)) for value in (1, 2))
+    expected = [
+        ndcg_by_loops(means[row], set(seen[[row]].indices), set(hidden[[row]].indices), depth) for row in range(4)
+    ]
+    sums = weighted[:2].sum(0), used[:2].sum(0)
+    values = ndcg_after_addition(sums, members[2], weight, seen, hidden, depth)
+    np.testing.assert_allclose(values, expected, rtol=1e-12)
 
 
 def test_climbing_goes_on_while_it_helps_and_asks_once_for_each_position():

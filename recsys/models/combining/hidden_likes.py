@@ -5,6 +5,8 @@ The loops are compiled, because a trial computes this NDCG thousands of times.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numba import njit, prange
 from scipy.sparse import csr_array
@@ -28,10 +30,45 @@ def ndcg_of_hidden(scores: np.ndarray, seen: csr_array, hidden: csr_array, depth
         hidden: csr (m, n), the relevant items; none of them is in ``seen``.
         depth: length of the lists.
     """
+    return _ndcg(lambda *likes: _gain_per_row(np.ascontiguousarray(scores), *likes), seen, hidden, depth)
+
+
+def ndcg_after_addition(
+    sums: tuple[np.ndarray, np.ndarray],
+    scores: np.ndarray,
+    added_weight: float,
+    seen: csr_array,
+    hidden: csr_array,
+    depth: int,
+) -> np.ndarray:
+    """Return the NDCG@depth of each row after a member is added to a blend, float64[m].
+
+    It is that of :func:`ndcg_of_hidden` for the weighted mean of the blend and the new member. The
+    means are computed row by row and not stored: a choice of weights tries thousands of additions.
+
+    Args:
+        sums: the weighted sum of the scores of the blend and the sum of its weights, both
+            float32[m, n], as from :func:`recsys.models.combining.blend.weighted_sums`. Read only.
+        scores: float32[m, n], the scores of the new member, read only. A cell whose score is not
+            finite keeps the mean that it has.
+        added_weight: the weight of the new member, above 0.
+        seen, hidden, depth: as for :func:`ndcg_of_hidden`.
+    """
+    weight = np.float32(added_weight)
+    return _ndcg(lambda *likes: _gain_after_addition(*sums, scores, weight, *likes), seen, hidden, depth)
+
+
+def _ndcg(gain_per_row: Callable[..., np.ndarray], seen: csr_array, hidden: csr_array, depth: int) -> np.ndarray:
+    """Return the sums of discounts of each row, divided by those of an ideal list, float64[m].
+
+    Args:
+        gain_per_row: the function that returns the sums of discounts. Its arguments are those of
+            :func:`_gain_per_row`, without ``scores``.
+    """
     discounts = 1 / np.log2(np.arange(2.0, depth + 2))
     seen_ptr, seen_columns, _ = arrays(seen)
     hidden_ptr, hidden_columns, _ = arrays(hidden)
-    gains = _gain_per_row(np.ascontiguousarray(scores), seen_ptr, seen_columns, hidden_ptr, hidden_columns, discounts)
+    gains = gain_per_row(seen_ptr, seen_columns, hidden_ptr, hidden_columns, discounts)
     ideal = np.concatenate([[0.0], np.cumsum(discounts)])[np.minimum(np.diff(hidden_ptr), depth)]
     return np.divide(gains, ideal, out=np.zeros(len(gains)), where=ideal > 0)
 
@@ -52,18 +89,68 @@ def _gain_per_row(
     rows = scores.shape[0]
     gains = np.zeros(rows)
     for row in prange(rows):
-        open_scores = np.where(np.isfinite(scores[row]), scores[row], np.float32(np.nan))
-        open_scores[seen_columns[seen_ptr[row] : seen_ptr[row + 1]]] = np.nan
-        for column in hidden_columns[hidden_ptr[row] : hidden_ptr[row + 1]]:
-            score = open_scores[column]
-            if np.isnan(score):
-                continue
-            # The place of the item is the number of items before it.
-            place = _count(open_scores[:column], score, True, len(discounts))
-            place += _count(open_scores[column + 1 :], score, False, len(discounts) - place)
-            if place < len(discounts):
-                gains[row] += discounts[place]
+        seen_here = seen_columns[seen_ptr[row] : seen_ptr[row + 1]]
+        hidden_here = hidden_columns[hidden_ptr[row] : hidden_ptr[row + 1]]
+        gains[row] = _gain(scores[row].copy(), seen_here, hidden_here, discounts)
     return gains
+
+
+@njit(cache=True, nogil=True, parallel=True, error_model="numpy")
+def _gain_after_addition(
+    total: np.ndarray,
+    total_weight: np.ndarray,
+    scores: np.ndarray,
+    weight: np.float32,
+    seen_ptr: np.ndarray,
+    seen_columns: np.ndarray,
+    hidden_ptr: np.ndarray,
+    hidden_columns: np.ndarray,
+    discounts: np.ndarray,
+) -> np.ndarray:
+    """Return what :func:`_gain_per_row` returns for (total + weight · scores) / (total_weight + weight).
+
+    Where a score is not finite, it and its weight are left out.
+    """
+    rows = scores.shape[0]
+    gains = np.zeros(rows)
+    for row in prange(rows):
+        means = np.empty(scores.shape[1], dtype=np.float32)
+        for column in range(len(means)):
+            score = scores[row, column]
+            is_scored = np.isfinite(score)
+            added = score * weight if is_scored else np.float32(0)
+            added_weight = weight if is_scored else np.float32(0)
+            # 0 / 0, where no member has a score, is NaN.
+            means[column] = (total[row, column] + added) / (total_weight[row, column] + added_weight)
+        seen_here = seen_columns[seen_ptr[row] : seen_ptr[row + 1]]
+        hidden_here = hidden_columns[hidden_ptr[row] : hidden_ptr[row + 1]]
+        gains[row] = _gain(means, seen_here, hidden_here, discounts)
+    return gains
+
+
+@njit(cache=True, nogil=True)
+def _gain(scores: np.ndarray, seen: np.ndarray, hidden: np.ndarray, discounts: np.ndarray) -> float:
+    """Return the sum of the discounts of the hidden likes in the list of one row.
+
+    Args:
+        scores: float32[n], which this function changes.
+        seen, hidden: the columns that are left out, and those of the hidden likes.
+    """
+    for column in range(len(scores)):
+        if not np.isfinite(scores[column]):
+            scores[column] = np.nan
+    scores[seen] = np.nan
+    gain = 0.0
+    for column in hidden:
+        score = scores[column]
+        if np.isnan(score):
+            continue
+        # The place of the item is the number of items before it.
+        place = _count(scores[:column], score, True, len(discounts))
+        place += _count(scores[column + 1 :], score, False, len(discounts) - place)
+        if place < len(discounts):
+            gain += discounts[place]
+    return gain
 
 
 @njit(cache=True, nogil=True)

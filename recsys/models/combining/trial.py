@@ -15,9 +15,8 @@ from scipy.sparse import csr_array
 
 from recsys.data.hashing import hash_words, to_unit_interval
 from recsys.evaluation.testing.significance import mean_ci
-from recsys.kernels import add_weighted
 from recsys.models.combining.blend import Scaling, divide_sums, rescale_rows, weighted_sums
-from recsys.models.combining.hidden_likes import ndcg_of_hidden
+from recsys.models.combining.hidden_likes import ndcg_after_addition, ndcg_of_hidden
 from recsys.recommender import Recommender, score_histories
 from recsys.types import Interactions
 
@@ -244,14 +243,13 @@ class Trial:
             names: the members to try.
         """
         sums = self._sums(weights, rows)
+        seen, hidden = self.histories.values[rows], self.relevant[rows]
         size = sum(weights.values())
         values: dict[tuple[str, float], float] = {}
 
         def try_addition(name: str, share: float) -> None:
-            total, total_weight = (array.copy() for array in sums)
-            added_weight = np.full((len(rows), 1), share * size, dtype=np.float32)
-            add_weighted(total, total_weight, self._scores_of(name, rows), added_weight)
-            values[name, share] = float(self.ndcg_per_user(divide_sums(total, total_weight), rows).mean())
+            scores = self._scores_of(name, rows)
+            values[name, share] = float(ndcg_after_addition(sums, scores, share * size, seen, hidden, DEPTH).mean())
 
         for name in names:
             try_addition(name, MIDDLE_SHARE)
