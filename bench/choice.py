@@ -32,8 +32,7 @@ from recsys import run_files
 from recsys.cli import main as cli
 from recsys.evaluation.testing.significance import mean_ci
 from recsys.models import KINDS
-from recsys.models.combining import hybrid
-from recsys.models.combining.search import Deadline
+from recsys.models.combining import search
 from recsys.runfolder import RunFolder
 
 DATA = Path(os.environ.get("RECSYS_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -48,17 +47,6 @@ Every run has the baselines, and ``repeat`` needs lists that may name what was s
 """
 
 MOVIELENS = {"data": {"events": f"{DATA}/ml-latest-small"}}
-
-
-class CpuDeadline(Deadline):
-    """A time limit that counts the CPU seconds of this process."""
-
-    def __post_init__(self) -> None:
-        self.started = time.process_time()
-
-    def is_over(self, seconds: float = 0.0) -> bool:
-        """Return whether the limit will be over in ``seconds`` seconds from now."""
-        return time.process_time() + seconds > self.started + 60 * self.minutes
 
 
 @dataclass(frozen=True)
@@ -156,7 +144,7 @@ def format_toml(value) -> str:
 def run_child(config: str, cpu: bool) -> None:
     """Do what ``recsys run CONFIG`` does, in this process."""
     sys.argv = ["recsys", "run", config]
-    with mock.patch.object(hybrid, "Deadline", CpuDeadline if cpu else Deadline):
+    with mock.patch.object(search, "clock", time.process_time if cpu else time.monotonic):
         cli()
 
 

@@ -35,7 +35,7 @@ def ndcg_of_hidden(scores: np.ndarray, seen: csr_array, hidden: csr_array, depth
 
 def ndcg_after_addition(
     sums: tuple[np.ndarray, np.ndarray],
-    scores: np.ndarray,
+    member: tuple[np.ndarray, np.ndarray],
     added_weight: float,
     seen: csr_array,
     hidden: csr_array,
@@ -49,13 +49,13 @@ def ndcg_after_addition(
     Args:
         sums: the weighted sum of the scores of the blend and the sum of its weights, both
             float32[m, n], as from :func:`recsys.models.combining.blend.weighted_sums`. Read only.
-        scores: float32[m, n], the scores of the new member, read only. A cell whose score is not
-            finite keeps the mean that it has.
+        member: the scores of the new member, float32[users, n], and the m rows of it to use,
+            int64[m]. Read only. A cell whose score is not finite keeps the mean that it has.
         added_weight: the weight of the new member, above 0.
         seen, hidden, depth: as for :func:`ndcg_of_hidden`.
     """
     weight = np.float32(added_weight)
-    return _ndcg(lambda *likes: _gain_after_addition(*sums, scores, weight, *likes), seen, hidden, depth)
+    return _ndcg(lambda *likes: _gain_after_addition(*sums, *member, weight, *likes), seen, hidden, depth)
 
 
 def _ndcg(gain_per_row: Callable[..., np.ndarray], seen: csr_array, hidden: csr_array, depth: int) -> np.ndarray:
@@ -100,6 +100,7 @@ def _gain_after_addition(
     total: np.ndarray,
     total_weight: np.ndarray,
     scores: np.ndarray,
+    score_rows: np.ndarray,
     weight: np.float32,
     seen_ptr: np.ndarray,
     seen_columns: np.ndarray,
@@ -109,14 +110,15 @@ def _gain_after_addition(
 ) -> np.ndarray:
     """Return what :func:`_gain_per_row` returns for (total + weight · scores) / (total_weight + weight).
 
-    Where a score is not finite, it and its weight are left out.
+    The scores are those in ``score_rows``. Where a score is not finite, it and its weight are left out.
     """
-    rows = scores.shape[0]
+    rows = len(score_rows)
     gains = np.zeros(rows)
     for row in prange(rows):
         means = np.empty(scores.shape[1], dtype=np.float32)
+        member_scores = scores[score_rows[row]]
         for column in range(len(means)):
-            score = scores[row, column]
+            score = member_scores[column]
             is_scored = np.isfinite(score)
             added = score * weight if is_scored else np.float32(0)
             added_weight = weight if is_scored else np.float32(0)
@@ -141,15 +143,18 @@ def _gain(scores: np.ndarray, seen: np.ndarray, hidden: np.ndarray, discounts: n
             scores[column] = np.nan
     scores[seen] = np.nan
     gain = 0.0
-    for column in hidden:
+    # NaN is last, and of equal scores the lower column is first, as in the list.
+    for column in hidden[np.argsort(-scores[hidden], kind="mergesort")]:
         score = scores[column]
         if np.isnan(score):
-            continue
+            break
         # The place of the item is the number of items before it.
         place = _count(scores[:column], score, True, len(discounts))
         place += _count(scores[column + 1 :], score, False, len(discounts) - place)
-        if place < len(discounts):
-            gain += discounts[place]
+        if place >= len(discounts):
+            # The other hidden likes come later in the ranking.
+            break
+        gain += discounts[place]
     return gain
 
 

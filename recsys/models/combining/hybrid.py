@@ -348,7 +348,8 @@ class Hybrid(Blended):
         unsearched = [attempt for attempt in attempts if attempt not in searched]
         if unsearched and not search.deadline.is_over():
             logger.info("hybrid: looks for members that help a blend")
-            blend = search.trial.choose(search.rows)
+            best_member = search.trial.choose(search.rows, steps=0)
+            blend = search.trial.choose(search.rows, best_member)
             for attempt in unsearched:
                 if attempt.kind in blend:
                     search.climb(attempt)
@@ -409,14 +410,15 @@ class Hybrid(Blended):
 
         Args:
             half, check: the rows of the two halves of the users.
-            start: the weights to beat. None: those of the best single member.
+            start: the weights to beat, to which members are added. None: those of the best single
+                member, and the blend may be without it.
             conclusive: whether the whole 95 % interval of the difference must be above 0. If False,
                 only its mean must be.
         """
         users = np.union1d(half, check)
         logger.info("hybrid: chooses the weights of its members")
         baseline = start or trial.choose(users, steps=0)
-        directions = [(trial.choose(half, baseline), check), (trial.choose(check, baseline), half)]
+        directions = [(trial.choose(half, start), check), (trial.choose(check, start), half)]
         if all(chosen == baseline for chosen, _ in directions):
             return baseline, f"no blend beats {_format_weights(baseline)} on either half of the users"
         new = np.concatenate([trial.blend_ndcg(chosen, rows) for chosen, rows in directions])
@@ -428,7 +430,7 @@ class Hybrid(Blended):
         )
         if difference["low" if conclusive else "mean"] <= 0:
             return baseline, f"{reason}: not shown to help, so not used"
-        return trial.choose(users, baseline), reason
+        return trial.choose(users, start), reason
 
     def _choose_for_new_items(self, trial: Trial, search: Search, kinds: list[str], weights: Weights) -> Weights:
         """Return the weights that order new items relative to each other.

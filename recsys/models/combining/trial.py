@@ -182,9 +182,9 @@ class Trial:
         :data:`SHORTLIST` best members of the step before. Each is tried with :data:`MIDDLE_SHARE`,
         and the :data:`FULLY_TRIED` best ones also with :data:`OTHER_SHARES`.
 
-        The best blend may not contain the best single member. So the search starts from ``start``
-        and from each of the :data:`SHORTLIST` best single members, and returns the best blend of
-        all. :data:`CELLS_OF_STARTS` limits the number of starts.
+        The best blend may not contain the best single member. So without ``start`` the search starts
+        from each of the :data:`SHORTLIST` best single members, and returns the best blend of all.
+        :data:`CELLS_OF_STARTS` limits the number of starts.
 
         The method is that of Caruana, Niculescu-Mizil, Crew and Ksikes, ICML 2004, except that
         their members have equal weights. Several weights are tried here, because a member may
@@ -192,21 +192,20 @@ class Trial:
 
         Args:
             rows: positions in ``users``.
-            start: member -> weight of the first blend. None: the first blend is the best single
-                member, with weight 1.
-            steps: the largest number of additions. 0: the first blend is returned.
+            start: member -> weight of the first blend. None: the first blends are single members
+                with weight 1.
+            steps: the largest number of additions. 0: the first blend is returned, the best single member
+                without ``start``.
         """
-        if start is not None and not steps:
-            return dict(start)
-        starts = [] if start is None else [start]
-        most_starts = max(1, CELLS_OF_STARTS // (len(self.users) * len(self.candidates)))
-        if len(starts) < most_starts:
-            single = {name: float(self.ndcg_per_user(self._scores_of(name, rows), rows).mean()) for name in self.scores}
-            best_first = sorted(single, key=lambda name: -single[name])[:SHORTLIST]
-            starts += [{name: 1.0} for name in best_first if {name: 1.0} != start]
+        if start is not None:
+            return self._add_members(start, rows, steps)[0]
+        single = {name: float(self.ndcg_per_user(self._scores_of(name, rows), rows).mean()) for name in self.scores}
+        best_first = sorted(single, key=lambda name: -single[name])
         if not steps:
-            return starts[0]
-        blends = [self._add_members(start, rows, steps) for start in starts[:most_starts]]
+            return {best_first[0]: 1.0}
+        most_starts = max(1, CELLS_OF_STARTS // (len(self.users) * len(self.candidates)))
+        starts = best_first[: min(SHORTLIST, most_starts)]
+        blends = [self._add_members({name: 1.0}, rows, steps) for name in starts]
         return max(blends, key=lambda blend: blend[1])[0]
 
     def _add_members(self, start: dict[str, float], rows: np.ndarray, steps: int) -> tuple[dict[str, float], float]:
@@ -248,8 +247,8 @@ class Trial:
         values: dict[tuple[str, float], float] = {}
 
         def try_addition(name: str, share: float) -> None:
-            scores = self._scores_of(name, rows)
-            values[name, share] = float(ndcg_after_addition(sums, scores, share * size, seen, hidden, DEPTH).mean())
+            member = (self.scores[name], rows)
+            values[name, share] = float(ndcg_after_addition(sums, member, share * size, seen, hidden, DEPTH).mean())
 
         for name in names:
             try_addition(name, MIDDLE_SHARE)
