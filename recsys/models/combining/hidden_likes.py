@@ -169,14 +169,14 @@ def _count(scores: np.ndarray, score: np.float32, with_equal: bool, enough: int)
     start = 0
     while start < len(scores) and count < enough:
         chunk = scores[start : start + CHUNK]
-        # Counted in 32 bits, as wide as a score, so that the loop runs on vectors of them.
+        # Counted in 32 bits, as wide as a score, and by index, so that the loop runs on vectors of them.
         in_chunk = np.int32(0)
         if with_equal:
-            for other in chunk:
-                in_chunk += np.int32(1) if other >= score else np.int32(0)
+            for column in range(len(chunk)):
+                in_chunk += np.int32(1) if chunk[column] >= score else np.int32(0)
         else:
-            for other in chunk:
-                in_chunk += np.int32(1) if other > score else np.int32(0)
+            for column in range(len(chunk)):
+                in_chunk += np.int32(1) if chunk[column] > score else np.int32(0)
         count += int(in_chunk)
         start += CHUNK
     return count
