@@ -318,6 +318,60 @@ def conjugate_gradients(
     return x
 
 
+@njit(cache=True, nogil=True)
+def _fit_logistic_row(columns: np.ndarray, fixed: np.ndarray, offset: np.ndarray, reg: float, x: np.ndarray) -> None:
+    """Write to x, which is zeros, the coefficients of one row; see :func:`logistic_rows`.
+
+    This is a function of its own because a compiled loop on several threads gives an array that is
+    computed within it one buffer for all turns of the loop. A step that goes too far would then
+    overwrite the coefficients that it starts from.
+    """
+    factors = fixed[columns]
+    shift = offset[columns]
+    n, rank = factors.shape
+    penalty = reg * n
+    gram = np.dot(factors, factors.T) if n < rank else np.empty((0, 0))
+    value = np.inf
+    step = np.zeros(rank)
+    for _ in range(100 * min(n, 1)):
+        trial = x + step
+        margin = np.dot(factors, trial) + shift
+        trial_value = penalty / 2 * np.dot(trial, trial)
+        for j in range(n):
+            trial_value += max(-margin[j], 0.0) + np.log1p(np.exp(-abs(margin[j])))
+        if trial_value < value:
+            value = trial_value
+            error = 1 / (1 + np.exp(margin))
+            gradient = penalty * trial - np.dot(error, factors)
+            largest = 0.0
+            for f in range(rank):
+                x[f] = trial[f]
+                largest = max(largest, abs(gradient[f]))
+            if largest < 1e-9 * n:
+                break
+            curvature = error * (1 - error)
+            if n < rank:
+                system = gram.copy()
+                for j in range(n):
+                    for k in range(n):
+                        system[j, k] *= curvature[j]
+                    system[j, j] += penalty
+                projected = np.linalg.solve(system, curvature * np.dot(factors, gradient))
+                step = (np.dot(projected, factors) - gradient) / penalty
+            else:
+                weighted = factors.copy()
+                for j in range(n):
+                    for f in range(rank):
+                        weighted[j, f] *= curvature[j]
+                hessian = np.dot(weighted.T, factors)
+                for f in range(rank):
+                    hessian[f, f] += penalty
+                step = -np.linalg.solve(hessian, gradient)
+        else:
+            # Newton's step went too far: a part of it lowers the value, for the function is convex.
+            step = step / 2
+
+
 @njit(cache=True, nogil=True, parallel=True)
 def logistic_rows(
     indptr: np.ndarray, indices: np.ndarray, fixed: np.ndarray, offset: np.ndarray, reg: float
@@ -338,40 +392,7 @@ def logistic_rows(
         offset: float64[columns], the offset of each column.
         reg: the regularisation, > 0.
     """
-    m = len(indptr) - 1
-    rank = fixed.shape[1]
-    x = np.zeros((m, rank))
-    for i in prange(m):
-        columns = indices[indptr[i] : indptr[i + 1]]
-        factors = fixed[columns]
-        shift = offset[columns]
-        n = len(columns)
-        gram = np.dot(factors, factors.T) if n < rank else factors[:0]
-        value = np.inf
-        minimum = np.zeros(rank)
-        step = np.zeros(rank)
-        for _ in range(100 * min(n, 1)):
-            trial = minimum + step
-            margin = np.dot(factors, trial) + shift
-            trial_value = np.logaddexp(0.0, -margin).sum() + reg / 2 * n * np.dot(trial, trial)
-            if trial_value < value:
-                minimum = trial
-                value = trial_value
-                error = 1 / (1 + np.exp(margin))
-                gradient = reg * n * minimum - np.dot(error, factors)
-                if np.abs(gradient).max() < 1e-9 * n:
-                    break
-                curvature = error * (1 - error)
-                if n < rank:
-                    small = gram * curvature.reshape(-1, 1) + reg * n * np.eye(n)
-                    projected = np.linalg.solve(small, curvature * np.dot(factors, gradient))
-                    step = (np.dot(projected, factors) - gradient) / (reg * n)
-                else:
-                    hessian = np.dot((factors * curvature.reshape(-1, 1)).T, factors) + reg * n * np.eye(rank)
-                    step = -np.linalg.solve(hessian, gradient)
-            else:
-                # Newton's step went too far: a part of it lowers the value, for the function is
-                # convex.
-                step = step / 2
-        x[i] = minimum
+    x = np.zeros((len(indptr) - 1, fixed.shape[1]))
+    for i in prange(len(x)):
+        _fit_logistic_row(indices[indptr[i] : indptr[i + 1]], fixed, offset, reg, x[i])
     return x

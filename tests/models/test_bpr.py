@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 from contract import UNLIKED, world
+from scipy.optimize import minimize
 
+from recsys.linalg import logistic_rows
 from recsys.models import build
 from recsys.models.collaborative.linear import liked
 
@@ -30,6 +32,19 @@ def test_a_fold_in_is_a_minimum(rank):
             up, down = (value(x[user] + step * aside, y[items], b[items], 0.05) for step in (1e-4, -1e-4))
             assert abs(up - down) / 2e-4 < 1e-4
             assert value(x[user] + 0.1 * aside, y[items], b[items], 0.05) > at
+
+
+@pytest.mark.parametrize("rank", [3, 12])  # rows are longer than the one and shorter than the other
+def test_a_row_is_at_its_minimum_where_newton_goes_too_far(rank):
+    """Large factors and offsets: from zeros, whole steps would overshoot. SciPy finds the same minimum."""
+    rng = np.random.default_rng(0)
+    fixed, offset = rng.normal(0, 3, (40, rank)), rng.normal(0, 3, 40)
+    columns = [rng.choice(40, size, replace=False) for size in rng.integers(4, 11, 60)]
+    indptr = np.cumsum([0, *map(len, columns)])
+    x = logistic_rows(indptr, np.concatenate(columns).astype(np.int32), fixed, offset, 0.01)
+    for row, items in zip(x, columns, strict=True):
+        expected = minimize(value, np.zeros(rank), (fixed[items], offset[items], 0.01), tol=1e-9).x
+        np.testing.assert_allclose(row, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_likes_score_above_the_rest():
