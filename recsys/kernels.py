@@ -9,6 +9,20 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import DTypeLike
 
+# --- Copying --------------------------------------------------------------------------------------
+
+
+@njit(cache=True, nogil=True)
+def copy_values(source: np.ndarray, target: np.ndarray) -> None:
+    """Copy the entries of one array to another one of the same length, as ``target[:] = source`` does.
+
+    Numba compiles an assignment to a slice in two seconds, because it checks shapes that could be
+    broadcast.
+    """
+    for position in range(len(source)):
+        target[position] = source[position]
+
+
 # --- Selection ------------------------------------------------------------------------------------
 
 
@@ -231,7 +245,7 @@ def sort_groups(order: np.ndarray, offsets: np.ndarray, key: np.ndarray) -> None
             if key[order[position]] < key[order[position - 1]]:
                 # Most tables are sorted already, so sorting starts at the first inversion.
                 rows = order[start:stop].copy()
-                order[start:stop] = rows[np.argsort(key[rows], kind="mergesort")]
+                copy_values(rows[np.argsort(key[rows], kind="mergesort")], order[start:stop])
                 break
 
 
@@ -355,7 +369,8 @@ def rank_relevant(
         n_finite = np.searchsorted(negated, np.inf)
         higher = np.zeros(n_finite + 1, dtype=np.int32)
         entries = indptr[row] + order[:n_finite]
-        tied[entries] = 0
+        for entry in entries:
+            tied[entry] = 0
         # For each candidate, one binary search among the few relevant scores.
         for column in range(n):
             score = -np.float64(scores[row, column])

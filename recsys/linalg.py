@@ -245,10 +245,12 @@ def gram(y: np.ndarray) -> np.ndarray:
     partial = np.empty((parts, rank, rank), dtype=y.dtype)
     for part in prange(parts):
         rows = y[part * n // parts : (part + 1) * n // parts]
-        partial[part] = np.dot(rows.T, rows)
+        np.dot(rows.T, rows, partial[part])
     total = np.zeros((rank, rank))
     for part in range(parts):
-        total += partial[part]
+        for f in range(rank):
+            for g in range(rank):
+                total[f, g] += partial[part, f, g]
     return total
 
 

@@ -234,7 +234,7 @@ def als_cg_step(
                 _row_cg_steps(indices[pairs], weight[pairs], target[pairs], fixed, diagonal, x[row], steps)
             else:
                 x[row] = 0
-        result[first : first + block] = np.dot(x, inverse_rotation)
+        np.dot(x, inverse_rotation, result[first : first + block])
     return result
 
 
@@ -272,8 +272,7 @@ def implicit_rows(
     weight, target, base, penalty = (array.astype(fixed.dtype) for array in (weight, target, base, penalty))
     with one_blas_thread():
         rotated = product(fixed, rotation)
-        columns = indices.astype(np.int32, copy=False)
-        system = (indptr.astype(np.int64, copy=False), columns, weight, target, rotated, base, penalty)
+        system = (writable(indptr, np.int64), writable(indices, np.int32), weight, target, rotated, base, penalty)
         if initial is not None:
             return als_cg_step(*system, initial, rotation, CG_STEPS)
         return product(als_half_step(*system), inverse_rotation)

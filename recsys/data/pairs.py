@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numba import get_num_threads, njit
 
+from recsys.kernels import copy_values
+
 SUM, LAST, MAX, COUNT = range(4)
 LONG = 1 << 18
 """Smallest number of rows for which the work is divided among threads."""
@@ -244,7 +246,7 @@ def _sort_users(
             # One integer sort orders by item and keeps the first order of equal items.
             keys[position] = (np.int64(item[rows[position]]) << 32) | position
         keys.sort()
-        rows[:] = rows[keys & 0xFFFFFFFF]
+        copy_values(rows[keys & 0xFFFFFFFF], rows)
         start = 0
         for position in range(1, len(rows) + 1):
             if position == len(rows) or keys[position] >> 32 != keys[start] >> 32:
@@ -255,10 +257,10 @@ def _sort_users(
 
 @njit(cache=True, nogil=True)
 def _sort_ties(rows: np.ndarray, time: np.ndarray, value: np.ndarray) -> None:
-    # Two stable sorts, the less important key first, order by (time, value).
     """Sort ``rows``, the positions of the events of one pair, in place by (time, value)."""
-    rows[:] = rows[np.argsort(value[rows], kind="mergesort")]
-    rows[:] = rows[np.argsort(time[rows], kind="mergesort")]
+    # Two stable sorts, the less important key first, order by (time, value).
+    by_value = rows[np.argsort(value[rows], kind="mergesort")]
+    copy_values(by_value[np.argsort(time[by_value], kind="mergesort")], rows)
 
 
 @njit(cache=True, nogil=True)

@@ -13,6 +13,8 @@ threads. The same definitions as slow plain Python: tests/reference_agreement.py
 import numpy as np
 from numba import njit, prange
 
+from recsys.kernels import copy_values
+
 LOW_BITS = 0xFFFFFFFF
 """Mask that keeps an item's dense rank in b."""
 
@@ -288,8 +290,8 @@ def _sort_inverted_weight(values: np.ndarray, weights: np.ndarray, additive: boo
                         else:
                             inverted += remaining * weights[j]
                     j += 1
-        values[:] = merged_values
-        weights[:] = merged_weights
+        copy_values(merged_values, values)
+        copy_values(merged_weights, weights)
         width *= 2
     return inverted
 
