@@ -37,6 +37,8 @@ def _read_chunks(stream: Any) -> bytes:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # Otherwise the body of an answer waits until the client has acknowledged its head, after 40 ms.
+    disable_nagle_algorithm = True
     bucket: Bucket
 
     def log_message(self, *_: Any) -> None:
@@ -164,7 +166,7 @@ def s3_server() -> Iterator[tuple[str, dict[str, bytes]]]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.daemon_threads = True
     server.bucket = Bucket()  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)  # looks for an end so often
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}", server.bucket.objects  # type: ignore[attr-defined]
