@@ -18,7 +18,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from recsys.errors import InputError
-from recsys.types import Features, Histories, Interactions
+from recsys.types import Features, Histories, Interactions, TopItems
 
 
 @dataclass(frozen=True)
@@ -152,6 +152,28 @@ class Recommender(ABC):
                 seed per user or for stored factors. None means ``0 … m-1``.
         """
 
+    def top_k(
+        self,
+        histories: Histories,
+        k: int,
+        excluded: csr_array,
+        users: np.ndarray | None = None,
+        candidates: np.ndarray | None = None,
+    ) -> TopItems | None:
+        """Return the k best items for each history, int32[m, k], and their scores, float32[m, k]; or None.
+
+        A model implements this if it can make lists without the scores of all items. The default is
+        None, which means that it cannot. The lists must be those of :func:`recsys.ranking.rank.top_k`.
+
+        Args:
+            histories, users: as in :meth:`score`.
+            k: the length of the lists, ≥ 1.
+            excluded: csr (m, items), an entry for each item that a list leaves out. The items of a row
+                are ascending.
+            candidates: bool[items], the items that may be listed. None: all.
+        """
+        return None
+
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return bool[m]: whether the model has a finite score for at least one item.
 
@@ -258,14 +280,22 @@ def score_histories(model: Recommender, histories: Histories, users: np.ndarray 
         InputError: the histories have another number of items than the model was fitted with, or
             the scores have the wrong shape or dtype.
     """
+    require_n_items(model, histories)
+    return require_scores(model.score(histories, users), histories, type(model).__name__)
+
+
+def require_n_items(model: Recommender, histories: Histories) -> None:
+    """Check that histories have the number of items that a model was fitted with.
+
+    Raises:
+        InputError: they have another number.
+    """
     rows, items = histories.shape
-    name = type(model).__name__
     if model.n_items not in (None, items):
         raise InputError(
-            f"{name} was fitted with {model.n_items:,} items, but the histories have the shape ({rows}, {items}): give"
-            " histories of the items that it was fitted with."
+            f"{type(model).__name__} was fitted with {model.n_items:,} items, but the histories have the shape ({rows},"
+            f" {items}): give histories of the items that it was fitted with."
         )
-    return require_scores(model.score(histories, users), histories, name)
 
 
 def require_scores(scores: Any, histories: Histories, name: str) -> np.ndarray:

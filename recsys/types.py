@@ -26,6 +26,9 @@ SHORTFALL = ("none", "small_catalogue", "all_seen", "filtered", "cold_no_fallbac
 * ``cold_no_fallback``: no model has a score for any item for this user.
 """
 
+TopItems = tuple[np.ndarray, np.ndarray]
+"""The lists of m users: the items, int32[m, k], best first and -1 after the last, and their scores, float32[m, k]."""
+
 
 @dataclass(frozen=True)
 class IdMap:

@@ -70,6 +70,23 @@ def lists_beyond_the_catalogue_are_padded(make):
         assert not set(listed) & set(histories[[row]].values.indices.tolist())
 
 
+def lists_are_those_of_the_scores(make):
+    """A model that makes lists without all scores makes the same lists."""
+    train, features = world()
+    model = make().fit(train, features)
+    histories = with_empty_row(train.histories())
+    candidates = np.random.default_rng(2).random(len(train.items)) < 0.7
+    scores = np.where(candidates, model.score(histories), np.nan)
+    row_of_entry = np.repeat(np.arange(len(histories)), np.diff(histories.values.indptr))
+    scores[row_of_entry, histories.values.indices] = np.nan
+    lists = recommend(model, histories, 8, candidates=candidates)
+    for row, row_scores in enumerate(scores):
+        ranked = np.lexsort((np.arange(len(row_scores)), -row_scores))
+        expected = ranked[np.isfinite(row_scores[ranked])][:8].tolist()
+        assert [item for item in lists.items[row].tolist() if item >= 0] == expected
+        np.testing.assert_allclose(lists.scores[row, : len(expected)], row_scores[expected], rtol=1e-6)
+
+
 def fit_twice_is_fit_once(make):
     train, features = world()
     other, other_features = world(seed=1, users=40)
@@ -247,6 +264,7 @@ ALL = (
     histories_of_other_items_are_refused,
     scores_have_the_promised_shape,
     lists_beyond_the_catalogue_are_padded,
+    lists_are_those_of_the_scores,
     fit_twice_is_fit_once,
     a_fit_changes_none_of_its_input,
     a_batch_is_one_by_one,

@@ -16,8 +16,8 @@ from scipy.sparse import csr_array
 from recsys import kernels, schema
 from recsys.errors import ConfigError, InputError
 from recsys.ranking.business_rules import CompiledRules
-from recsys.recommender import Recommender, score_histories
-from recsys.types import SHORTFALL, Histories, IdMap, TopK, select_rows
+from recsys.recommender import Recommender, require_n_items, score_histories
+from recsys.types import SHORTFALL, Histories, IdMap, TopItems, TopK, select_rows
 
 BLOCK_BYTES = 16 * 2**20
 """Target size of a block of scores, in bytes.
@@ -108,23 +108,57 @@ def recommend(
     for start in range(0, m, block):
         rows = slice(start, min(m, start + block))
         part = histories if m <= block else histories[rows]
-        raw = np.ascontiguousarray(score_histories(model, part, users[rows]))
-        allowed = raw if candidates is None else np.where(candidates, raw, np.float32(np.nan))
         excluded = part.values if seen is None else seen[rows]
         if not exclude_seen:
             excluded = csr_array(part.shape, dtype=np.float32)
         skip = excluded if rules is None else _union(excluded, rules.denied, users[rows])
-        items[rows], scores[rows] = kernels.select_top_k(allowed, skip.indptr, skip.indices, k)
-        if rules is not None and rules.quotas:
+        if rules is None or not rules.quotas:
+            items[rows], scores[rows] = top_k(model, part, k, skip, users[rows], candidates)
+        else:
+            raw = score_histories(model, part, users[rows])
+            allowed = raw if candidates is None else np.where(candidates, raw, np.float32(np.nan))
             items[rows], scores[rows] = within_quotas(allowed, skip, rules.quotas, k)
         listed = items[rows] >= 0
         source[rows] = np.where(listed, model.source(part, items[rows], users[rows]), -1)
         short = np.flatnonzero(items[rows, -1] < 0)
         if len(short):
-            shortfall[start + short] = _shortfall_reasons(raw[short], excluded[short], candidates, k)
+            raw = score_histories(model, part[short], users[rows][short])
+            shortfall[start + short] = _shortfall_reasons(raw, excluded[short], candidates, k)
         if progress:
             progress(rows.stop, m)
     return TopK(users, items, scores, source, model.sources, shortfall)
+
+
+def top_k(
+    model: Recommender,
+    histories: Histories,
+    k: int,
+    excluded: csr_array,
+    users: np.ndarray | None = None,
+    candidates: np.ndarray | None = None,
+) -> TopItems:
+    """Return the k best items for each history, int32[m, k], and their scores, float32[m, k].
+
+    The best item is first; of equal scores, the lower row is first. Items without a finite score are
+    not listed, and a list of fewer than k items ends with -1 and NaN. They are computed by
+    :meth:`recsys.recommender.Recommender.top_k` if the model has it, or else from the scores of all
+    items.
+
+    Args:
+        model: a fitted model.
+        histories, k, excluded, users, candidates: as for the method of the model.
+
+    Raises:
+        InputError: as in :func:`recommend`.
+    """
+    require_n_items(model, histories)
+    lists = model.top_k(histories, k, excluded, users, candidates)
+    if lists is not None:
+        return lists
+    scores = np.ascontiguousarray(score_histories(model, histories, users))
+    if candidates is not None:
+        scores = np.where(candidates, scores, np.float32(np.nan))
+    return kernels.select_top_k(scores, excluded.indptr, excluded.indices, k)
 
 
 def _union(seen: csr_array, denied: csr_array, users: np.ndarray) -> csr_array:

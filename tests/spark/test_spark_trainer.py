@@ -137,8 +137,9 @@ def test_a_training_makes_few_spark_jobs(spark, matrix, tmp_path, few):
 def assert_same_training(spark, matrix, place, params):
     """Train on the executors with all items in each task, and compare two other trainings with that.
 
-    One has seventeen items in a block, the last block has six. The other is that of the driver alone.
+    One has seventeen items in a block, the last block has six. The other is that of the driver, in several blocks.
     """
+    from recsys.spark.training import trainer
     from recsys.spark.training.als import fit_als
 
     log = pairs(spark, matrix)
@@ -146,7 +147,9 @@ def assert_same_training(spark, matrix, place, params):
     whole = fit_als(log, ITEMS, distributed, place / "whole")
     blocked = fit_als(log, ITEMS, distributed, place / "blocks", 17 * params.rank * 4 / 2**20)
     assert [len(block) for block in blocked.items.blocks()] == [17, 17, 6]
-    on_driver = fit_als(log, ITEMS, params, place / "driver")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "BLOCK_PAIRS", matrix.nnz // 3)
+        on_driver = fit_als(log, ITEMS, params, place / "driver")
     expected = dict(whole.users.collect())
     scale = np.nanmax(np.abs(whole.items))
     assert whole.curve.validation_users > 0
@@ -200,6 +203,25 @@ def test_many_partial_sums_are_added_in_their_order(spark):
     expected = sum((sum(group[1:], group[0]) for group in groups[1:]), sum(groups[0][1:], groups[0][0]))
     for one in found:
         assert one.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("pairs", [1, 7, 100, 10_000])
+def test_a_block_is_divided_between_users(pairs):
+    from recsys.spark.training.blocks import HistoryBlock
+
+    rng = np.random.default_rng(4)
+    cells = np.unique(rng.integers(0, 90 * 40, 700))
+    user, item = (cells // 40).astype(np.int32), (cells % 40).astype(np.int32)
+    whole = HistoryBlock.from_pairs(user, item, rng.random(len(cells)).astype(np.float32), 3)
+    parts = whole.divide(pairs)
+    assert np.concatenate([part.users for part in parts]).tolist() == whole.users.tolist()
+    assert np.concatenate([part.items for part in parts]).tolist() == whole.items.tolist()
+    assert np.concatenate([part.values for part in parts]).tolist() == whole.values.tolist()
+    lengths = np.concatenate([np.diff(part.indptr) for part in parts])
+    assert lengths.tolist() == np.diff(whole.indptr).tolist()
+    assert len(parts) == {1: len(whole.users), 7: len(parts), 100: round(len(cells) / 100), 10_000: 1}[pairs]
+    longest = lengths.max()
+    assert all(len(part.items) < 1.5 * pairs + longest for part in parts)
 
 
 def test_a_block_keeps_every_pair_and_divides_users_for_good():

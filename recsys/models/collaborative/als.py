@@ -18,8 +18,9 @@ from recsys.logging import log_phase, logger
 from recsys.models.collaborative.fading import Fading, fading_weights
 from recsys.models.collaborative.linear import liked_columns
 from recsys.parameters import STRICT
+from recsys.ranking.sorted_items import SortedItems
 from recsys.recommender import Explanation, Recommender
-from recsys.types import Features, Histories, Interactions
+from recsys.types import Features, Histories, Interactions, TopItems
 
 LARGEST_FACTOR = 1e18
 """The largest allowed absolute value in a factor. The sum of squares of larger values overflows in
@@ -155,6 +156,52 @@ class ALS(Fading, ALSParameters, Recommender):
         if not has_factor.all():
             scores[~has_factor] = np.nan
         return scores
+
+    def top_k(
+        self,
+        histories: Histories,
+        k: int,
+        excluded: csr_array,
+        users: np.ndarray | None = None,
+        candidates: np.ndarray | None = None,
+    ) -> TopItems:
+        """Return the lists of :meth:`recsys.recommender.Recommender.top_k`, without the scores that cannot be in them.
+
+        ``users`` is not used.
+        """
+        return self.top_k_of_vectors(self.user_factors(histories), self.can_score(histories), k, excluded, candidates)
+
+    def top_k_of_vectors(
+        self,
+        user_factors: np.ndarray,
+        has_factor: np.ndarray,
+        k: int,
+        excluded: csr_array,
+        candidates: np.ndarray | None = None,
+    ) -> TopItems:
+        """Return the lists of m user factors, as :meth:`top_k` does. A user without a factor has an empty list.
+
+        Args:
+            user_factors, has_factor: as for :meth:`score_vectors`.
+            k, excluded, candidates: as for :meth:`top_k`.
+        """
+        sorted_items = self._sorted_items().among(candidates)
+        if has_factor.all():
+            return sorted_items.top_k(user_factors, excluded, k)
+        items = np.full((len(user_factors), k), -1, dtype=np.int32)
+        scores = np.full((len(user_factors), k), np.nan, dtype=np.float32)
+        rows = np.flatnonzero(has_factor)
+        items[rows], scores[rows] = sorted_items.top_k(user_factors[rows], excluded[rows], k)
+        return items, scores
+
+    def _sorted_items(self) -> SortedItems:
+        """Return the items in the order of their factors, sorted once after each fit."""
+        sorted_items: SortedItems | None = self.__dict__.get("_items_by_length")
+        if sorted_items is None or sorted_items.factors is not self.item_factors_:
+            sorted_items = SortedItems.from_factors(self.item_factors_, self.known_)
+            # Not a field of the dataclass, whose fields are the parameters.
+            self.__dict__["_items_by_length"] = sorted_items
+        return sorted_items
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return bool[m]: whether each of m histories has a liked item that has a factor."""

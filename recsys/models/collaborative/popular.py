@@ -8,11 +8,13 @@ from typing import Annotated, Any, ClassVar, Self
 import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
+from scipy.sparse import csr_array
 
 from recsys.data.hashing import id_bits, random_scores
 from recsys.parameters import STRICT
+from recsys.ranking.sorted_items import SortedItems
 from recsys.recommender import Explanation, Recommender
-from recsys.types import Features, Histories, Interactions
+from recsys.types import Features, Histories, Interactions, TopItems
 
 
 @dataclass(config=STRICT)
@@ -80,6 +82,11 @@ class Popular(Recommender):
     SCORES_NEW_ITEMS: ClassVar = True
     SOURCE: ClassVar = "popular"
 
+    @property
+    def n_items(self) -> int:
+        """The number of items that the model was fitted with."""
+        return len(self.scores_)
+
     def fit(self, train: Interactions, features: Features | None = None) -> Self:
         """Count the users who like each item, and return the model. ``features`` is not used."""
         self.scores_ = self._count(train.item[train.value > 0], len(train.items))
@@ -91,6 +98,20 @@ class Popular(Recommender):
         The array is read-only. The values of the histories and ``users`` are not used.
         """
         return np.broadcast_to(self.scores_, (len(histories), len(self.scores_)))
+
+    def top_k(
+        self,
+        histories: Histories,
+        k: int,
+        excluded: csr_array,
+        users: np.ndarray | None = None,
+        candidates: np.ndarray | None = None,
+    ) -> TopItems:
+        """Return the lists of :meth:`recsys.recommender.Recommender.top_k`, without a row of scores for each user.
+
+        The values of the histories and ``users`` are not used.
+        """
+        return SortedItems.from_scores(self.scores_).among(candidates).shared_lists(excluded, k)
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return bool[m], all True: the model scores every user."""

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
+from scipy.sparse import csr_array
 
+from recsys.ranking import rank
 from recsys.recommender import Explanation, Recommender, score_histories
-from recsys.types import Features, Histories, Interactions
+from recsys.types import Features, Histories, Interactions, TopItems
 
 
 class Cascade(Recommender):
@@ -78,6 +80,31 @@ class Cascade(Recommender):
             if len(rows):
                 scores[rows] = score_histories(model, histories[rows], users[rows])
         return scores
+
+    def top_k(
+        self,
+        histories: Histories,
+        k: int,
+        excluded: csr_array,
+        users: np.ndarray | None = None,
+        candidates: np.ndarray | None = None,
+    ) -> TopItems:
+        """Return the list of each user by the member that scores the user, as int32[m, k] and float32[m, k].
+
+        The arguments are those of :meth:`recsys.recommender.Recommender.top_k`.
+        """
+        users = _user_numbers(histories, users)
+        member = self.member_of(histories, users)
+        items = np.full((len(histories), k), -1, dtype=np.int32)
+        scores = np.full((len(histories), k), np.nan, dtype=np.float32)
+        for position, model in enumerate(self.members.values()):
+            rows = np.flatnonzero(member == position)
+            if len(rows) == len(histories):
+                return rank.top_k(model, histories, k, excluded, users, candidates)
+            if len(rows):
+                lists = rank.top_k(model, histories[rows], k, excluded[rows], users[rows], candidates)
+                items[rows], scores[rows] = lists
+        return items, scores
 
     def source(self, histories: Histories, items: np.ndarray, users: np.ndarray | None = None) -> np.ndarray:
         """Return the source of each listed item, as a position in :attr:`sources`, int8[m, k].

@@ -22,7 +22,6 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from scipy.sparse import csr_array
 
-from recsys import kernels
 from recsys.ranking import rank
 from recsys.schema import RANK, SCORE, SOURCE, TIME, VALUE
 from recsys.spark.item_blocks import FactorBlocks
@@ -193,58 +192,40 @@ def _select_batches(
                 for batch in batches:
                     yield _lists_by_item_blocks(batch, scorer, settings)
                 return
-        n_users = settings.users_per_block(scorer.n_items)
-        # All blocks use the same memory: to allocate it anew costs as much as the product.
-        scores = np.empty((n_users, scorer.n_items), dtype=np.float32)
         for batch in batches:
-            for start in range(0, batch.num_rows, n_users):
-                block = batch.slice(start, n_users)
-                yield _lists_of_block(block, scorer, settings, scores[: block.num_rows])
+            yield _lists_of_batch(batch, scorer, settings)
 
     return select
 
 
-def _lists_of_block(
-    users: pa.RecordBatch, scorer: Scorer, settings: ListSettings, scores: np.ndarray
-) -> pa.RecordBatch:
-    """Return the lists of a block of users.
-
-    Args:
-        scores: float32[users, items], memory for the scores, which is overwritten.
-    """
-    scorer.fill(scores, users)
-    indptr, seen_items = _excluded_items(users, settings)
-    if settings.quotas:
-        cells = (np.ones(indptr[-1]), seen_items, indptr)
-        excluded = csr_array(cells, shape=scores.shape)
-        items, list_scores = rank.within_quotas(scores, excluded, settings.quotas, settings.k)
-    else:
-        items, list_scores = kernels.select_top_k(scores, indptr, seen_items, settings.k)
+def _lists_of_batch(users: pa.RecordBatch, scorer: Scorer, settings: ListSettings) -> pa.RecordBatch:
+    """Return the lists of a batch of users."""
+    excluded = _excluded_items(users, scorer.n_items, settings)
+    n_users = settings.users_per_block(scorer.n_items)
+    if not settings.quotas:
+        return _as_rows(users, scorer, *scorer.top_k(users, excluded, settings.k, n_users))
+    items = np.empty((users.num_rows, settings.k), dtype=np.int32)
+    list_scores = np.empty((users.num_rows, settings.k), dtype=np.float32)
+    scores = np.empty((min(n_users, users.num_rows), scorer.n_items), dtype=np.float32)
+    for start in range(0, users.num_rows, n_users):
+        block = users.slice(start, n_users)
+        rows = slice(start, start + block.num_rows)
+        scorer.fill(scores[: block.num_rows], block)
+        lists = rank.within_quotas(scores[: block.num_rows], excluded[rows], settings.quotas, settings.k)
+        items[rows], list_scores[rows] = lists
     return _as_rows(users, scorer, items, list_scores)
 
 
 def _lists_by_item_blocks(users: pa.RecordBatch, scorer: BlockedFactorScorer, settings: ListSettings) -> pa.RecordBatch:
     """Return the lists of a batch of users, without quotas. Each block of items is read once."""
-    indptr, seen_items = _excluded_items(users, settings)
-    seen_by = np.repeat(np.arange(users.num_rows), np.diff(indptr))
+    excluded = _excluded_items(users, scorer.n_items, settings)
     items = np.full((users.num_rows, settings.k), -1, dtype=np.int32)
     list_scores = np.full((users.num_rows, settings.k), np.nan, dtype=np.float32)
     for first_item, block_scorer in scorer.scorers_of_blocks():
         n_items = block_scorer.n_items
-        in_block = (seen_items >= first_item) & (seen_items < first_item + n_items)
-        seen_in_block = seen_items[in_block] - np.int32(first_item)
-        block_indptr = np.append(0, np.bincount(seen_by[in_block], minlength=users.num_rows).cumsum())
-        n_users = settings.users_per_block(n_items)
-        scores = np.empty((min(n_users, users.num_rows), n_items), dtype=np.float32)
-        for start in range(0, users.num_rows, n_users):
-            some_users = users.slice(start, n_users)
-            rows = slice(start, start + some_users.num_rows)
-            user_scores = scores[: some_users.num_rows]
-            block_scorer.fill(user_scores, some_users)
-            bounds = block_indptr[start : start + some_users.num_rows + 1]
-            seen = seen_in_block[bounds[0] : bounds[-1]]
-            block_lists = kernels.select_top_k(user_scores, bounds - bounds[0], seen, settings.k)
-            items[rows], list_scores[rows] = merge_lists((items[rows], list_scores[rows]), block_lists, first_item)
+        excluded_in_block = excluded[:, first_item : first_item + n_items]
+        block_lists = block_scorer.top_k(users, excluded_in_block, settings.k, settings.users_per_block(n_items))
+        items, list_scores = merge_lists((items, list_scores), block_lists, first_item)
     return _as_rows(users, scorer, items, list_scores)
 
 
@@ -270,13 +251,14 @@ def merge_lists(
     return np.take_along_axis(items, order, axis=1), np.take_along_axis(scores, order, axis=1)
 
 
-def _excluded_items(users: pa.RecordBatch, settings: ListSettings) -> tuple[np.ndarray, np.ndarray]:
-    """Return the items that the lists of a batch leave out, as indptr and columns of a CSR matrix."""
+def _excluded_items(users: pa.RecordBatch, n_items: int, settings: ListSettings) -> csr_array:
+    """Return csr (users, n_items), an entry for each item that the list of a user leaves out."""
     seen = users.column("seen")
     indptr = np.zeros(users.num_rows + 1, dtype=np.int64)
     if settings.exclude_seen:
         indptr[1:] = seen.value_lengths().to_numpy(zero_copy_only=False).cumsum()
-    return indptr, seen.flatten().to_numpy(zero_copy_only=False)[: indptr[-1]]
+    items = seen.flatten().to_numpy(zero_copy_only=False)[: indptr[-1]]
+    return csr_array((np.ones(len(items), dtype=np.int8), items, indptr), shape=(users.num_rows, n_items))
 
 
 def _as_rows(users: pa.RecordBatch, scorer: Scorer, items: np.ndarray, list_scores: np.ndarray) -> pa.RecordBatch:

@@ -11,17 +11,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
 from scipy.sparse import csr_array
 
+from recsys import kernels
 from recsys.data.hashing import id_bits, random_scores
+from recsys.ranking.sorted_items import SortedItems
 from recsys.recommender import Recommender, score_histories
 from recsys.schema import USER
 from recsys.spark.item_blocks import FactorBlocks, FactorTable
-from recsys.types import Histories
+from recsys.types import Histories, TopItems
 
 FEATURES = "features"
 """Column with the factor of a user, which is null for a user without one."""
@@ -70,6 +73,29 @@ class Scorer(ABC):
 
         The whole array is overwritten. An item without a score for a user gets NaN.
         """
+
+    def top_k(self, users: pa.RecordBatch, excluded: csr_array, k: int, users_per_block: int) -> TopItems:
+        """Return the k best items of each user of a batch, int32[users, k], and their scores, float32[users, k].
+
+        The best item is first; of equal scores, the lower row is first. If a user has fewer than k
+        items with a score, the list ends with -1 and NaN.
+
+        Args:
+            excluded: csr (users, items), an entry for each item that a list leaves out.
+            users_per_block: the largest number of users whose scores are in memory at a time.
+        """
+        items = np.empty((users.num_rows, k), dtype=np.int32)
+        list_scores = np.empty((users.num_rows, k), dtype=np.float32)
+        # All blocks use the same memory: to allocate it anew costs as much as the product.
+        scores = np.empty((min(users_per_block, users.num_rows), self.n_items), dtype=np.float32)
+        for start in range(0, users.num_rows, users_per_block):
+            block = users.slice(start, users_per_block)
+            rows = slice(start, start + block.num_rows)
+            self.fill(scores[: block.num_rows], block)
+            part = excluded[rows]
+            best = kernels.select_top_k(scores[: block.num_rows], part.indptr, part.indices, k)
+            items[rows], list_scores[rows] = best
+        return items, list_scores
 
     def kinds(self, users: pa.RecordBatch) -> np.ndarray:
         """Return the kind by which each user of a batch is scored, int64[users].
@@ -156,6 +182,15 @@ class SharedScorer(Scorer):
     def fill(self, scores: np.ndarray, users: pa.RecordBatch) -> None:
         """Write the shared scores into each row of the array ``scores``, float32[users, items]."""
         scores[:] = self.scores
+
+    def top_k(self, users: pa.RecordBatch, excluded: csr_array, k: int, users_per_block: int) -> TopItems:
+        """Return the lists of :meth:`Scorer.top_k` without the scores of all items for each user."""
+        return self.sorted_items.shared_lists(excluded, k)
+
+    @cached_property
+    def sorted_items(self) -> SortedItems:
+        """The items in the order of their scores."""
+        return SortedItems.from_scores(self.scores)
 
     def scored_items(self) -> np.ndarray:
         """Return bool[1, items]: whether each item has a score."""
@@ -306,10 +341,9 @@ class FactorScorer(_ScorerWithFallback):
 
     def fill(self, scores: np.ndarray, users: pa.RecordBatch) -> None:
         """Write the scores of a batch of users into the array ``scores``, float32[users, items]."""
-        features = users.column(FEATURES)
         has_factor = _has_factor(users)
         if has_factor.any():
-            factors = features.drop_null().flatten().to_numpy(zero_copy_only=False).reshape(has_factor.sum(), -1)
+            factors = _factors(users)
             if has_factor.all():
                 np.matmul(factors, self.item_factors.T, out=scores)
             else:
@@ -319,6 +353,27 @@ class FactorScorer(_ScorerWithFallback):
             segment = self.kinds(users) - 2
             in_segment = segment >= 0
             scores[in_segment] = self.segments.scores[segment[in_segment]]
+
+    def top_k(self, users: pa.RecordBatch, excluded: csr_array, k: int, users_per_block: int) -> TopItems:
+        """Return the lists of :meth:`Scorer.top_k`, without the scores that cannot be among the best."""
+        items = np.full((users.num_rows, k), -1, dtype=np.int32)
+        scores = np.full((users.num_rows, k), np.nan, dtype=np.float32)
+        kinds = self.kinds(users)
+        for kind in np.unique(kinds).tolist():
+            rows = np.flatnonzero(kinds == kind)
+            part = excluded[rows]
+            if kind == 1:
+                items[rows], scores[rows] = self._sorted_items.top_k(_factors(users), part, k)
+            elif kind == 0 and self.fallback is not None:
+                items[rows], scores[rows] = self.fallback.sorted_items.shared_lists(part, k)
+            elif kind >= 2 and self.segments is not None:
+                segment_items = SortedItems.from_scores(self.segments.scores[kind - 2])
+                items[rows], scores[rows] = segment_items.shared_lists(part, k)
+        return items, scores
+
+    @cached_property
+    def _sorted_items(self) -> SortedItems:
+        return SortedItems.from_factors(self.item_factors)
 
     def scored_items(self) -> np.ndarray:
         """Return bool[kinds, items]: whether each item has a score for users of each kind.
@@ -527,6 +582,13 @@ def _has_factor(users: pa.RecordBatch) -> np.ndarray:
     """Return bool[users]: whether each user of a batch has a factor."""
     has_factor: np.ndarray = users.column(FEATURES).is_valid().to_numpy(zero_copy_only=False)
     return has_factor
+
+
+def _factors(users: pa.RecordBatch) -> np.ndarray:
+    """Return float32[n, rank], the factors of the users of a batch that have one."""
+    features = users.column(FEATURES).drop_null()
+    factors: np.ndarray = features.flatten().to_numpy(zero_copy_only=False).reshape(len(features), -1)
+    return factors
 
 
 def _kinds(users: pa.RecordBatch, is_scored: np.ndarray) -> np.ndarray:

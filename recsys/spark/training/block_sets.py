@@ -7,12 +7,15 @@ A function that works on blocks is one of :mod:`recsys.spark.training.blocks`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
 from typing import Any, NamedTuple
 
+import numba
 import numpy as np
 from pyspark import RDD, Broadcast, StorageLevel
 
+from recsys.linalg import one_blas_thread
 from recsys.spark.tasks import prepare_task
 
 MAX_DIRECT_SUMS = 16
@@ -87,8 +90,13 @@ class DriverBlocks:
         return [work(block) for block in self.blocks]
 
     def sum(self, work: Callable[[Iterator[Any]], Iterator[Sums]]) -> Sums:
-        """Return the sum of the tuples of arrays that ``work`` yields for all blocks."""
-        return _sum_tuples(work(iter(self.blocks)))
+        """Return the sum of the tuples of arrays that ``work`` yields for each block, on all cores.
+
+        The order of the additions is that of the blocks, so the result does not depend on the number of
+        cores.
+        """
+        with one_blas_thread(), ThreadPoolExecutor(numba.get_num_threads()) as threads:
+            return _sum_tuples(threads.map(lambda block: _sum_tuples(work(iter([block]))), self.blocks))
 
     def release(self) -> None:
         """Do nothing: the blocks are released when this object is."""

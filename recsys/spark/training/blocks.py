@@ -10,6 +10,7 @@ For validation, one user in ``holdout_interval`` is held out
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -91,6 +92,13 @@ class HistoryBlock(NamedTuple):
             largest_hash = np.uint64(2**64 // holdout_interval)
             cut = int(np.searchsorted(hash_words(seed, self.users), largest_hash))
         return self._rows(0, cut), self._rows(cut, len(self.users))
+
+    def divide(self, pairs: int) -> list[HistoryBlock]:
+        """Return blocks of successive users, each of about ``pairs`` pairs; a user's pairs stay in one block."""
+        n_blocks = max(1, round(len(self.items) / pairs))
+        targets = np.arange(1, n_blocks) * (len(self.items) / n_blocks)
+        cuts = np.unique([0, *np.searchsorted(self.indptr, targets), len(self.users)]).tolist()
+        return [self._rows(start, stop) for start, stop in itertools.pairwise(cuts)]
 
     def _rows(self, start: int, stop: int) -> HistoryBlock:
         indptr = self.indptr[start : stop + 1]
@@ -290,7 +298,8 @@ def add_sums_of_users(
     loss += float(constants.sum(dtype=np.float64))
     factors = x.astype(np.float64)
     pair_counts = params.count_training_pairs(block.indptr, block.values)
-    loss += float(params.penalty(pair_counts, n_items) @ (factors**2).sum(axis=1))
+    squared_norms = np.einsum("ur,ur->u", factors, factors)
+    loss += float(params.penalty(pair_counts, n_items) @ squared_norms)
     return factors.T @ factors, loss
 
 

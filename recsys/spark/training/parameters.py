@@ -45,7 +45,7 @@ class SparkALSParameters(ALSParameters):
     driver_pairs: Annotated[
         int,
         Field(ge=0, description="a log of at most this number of pairs is trained by the driver alone; 0: never"),
-    ] = 2**19
+    ] = 2**22
     checkpoint_every: Annotated[
         int,
         Field(ge=1, description="iterations of MLlib, or with item factors in blocks, between checkpoints"),

@@ -15,9 +15,10 @@ A task has one block and twice the item factors in memory. In each step tasks ×
 are sent over the network, for any number of users. The driver has the item factors. If a block is
 lost, it is packed and solved again, without any other block. So no checkpoint is needed.
 
-Each step on the executors is a Spark job, four per sweep, and a job takes longer than the step itself
-if the log is small. So a log of at most ``driver_pairs`` pairs is packed into one block on the driver,
-and the driver computes the same steps by the same functions.
+Each step on the executors is a Spark job, four per sweep. A job moves the factors of users and items
+between processes, which takes longer than the step itself unless many executors share it. So a log of
+at most ``driver_pairs`` pairs is packed into blocks on the driver, and the driver computes the same
+steps by the same functions.
 
 References: Hu, Koren and Volinsky, ICDM 2008 (the objective); Takács, Pilászy and Tikk, RecSys 2011
 (conjugate gradients inside ALS).
@@ -105,10 +106,12 @@ def train(pairs: DataFrame, candidates: int, params: SparkALSParameters, path: L
 
 
 def _train_on_driver(rows: DataFrame, candidates: int, params: SparkALSParameters, path: Location) -> FittedALS:
-    """Train ALS on rows (user, item, value), which fit into one block on the driver."""
+    """Train ALS on rows (user, item, value), which fit into the memory of the driver."""
     spark = rows.sparkSession
     packed = blocks.pack_blocks(params.seed)(iter(rows.toArrow().to_batches()))
-    log = [block.as_py() for batch in packed for block in batch.column(0)]
+    histories = [blocks.HistoryBlock.from_bytes(block.as_py()) for batch in packed for block in batch.column(0)]
+    log = [block.to_bytes() for whole in histories for block in whole.divide(BLOCK_PAIRS)]
+    del histories
     fitter = _Fitter(DriverBlocks(log), candidates, params, spark.sparkContext)
     items = fitter.fit()
     fixed = items.astype(np.float64)
