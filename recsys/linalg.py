@@ -302,22 +302,29 @@ def conjugate_gradients(
     x = np.zeros_like(b)
     residual = b.copy()
     direction = precondition(residual).copy()
-    residual_norm = (residual * direction).sum(axis=0)  # rᵀM⁻¹r, a squared norm
+    residual_norm = _column_products(residual, direction)  # rᵀM⁻¹r, a squared norm
     goal = 1e-16 * residual_norm
     for _ in range(steps):
         if (residual_norm <= goal).all():
             break
         A_direction = multiply(direction)
-        curvature = (direction * A_direction).sum(axis=0)
+        curvature = _column_products(direction, A_direction)
         # No step for a column where rounding in ``multiply`` has left no curvature.
         step = np.divide(residual_norm, curvature, out=np.zeros_like(residual_norm), where=curvature > 0)
         x += step * direction
         residual -= step * A_direction
         preconditioned = precondition(residual)
-        new_norm = (residual * preconditioned).sum(axis=0)
-        direction = preconditioned + new_norm / np.maximum(residual_norm, 1e-300) * direction
+        new_norm = _column_products(residual, preconditioned)
+        direction *= new_norm / np.maximum(residual_norm, 1e-300)
+        direction += preconditioned
         residual_norm = new_norm
     return x
+
+
+def _column_products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the scalar product of each column of ``a`` with that of ``b``, without an array of all products."""
+    products: np.ndarray = np.einsum("nc,nc->c", a, b)
+    return products
 
 
 @njit(cache=True, nogil=True)

@@ -42,7 +42,7 @@ def check(user_factors, item_factors, excluded, k):
 @pytest.mark.parametrize("items", [ITEMS_PER_BLOCK - 1, ITEMS_PER_BLOCK, 2 * ITEMS_PER_BLOCK + 1])
 def test_lists_are_those_of_all_scores(kind, items):
     rng = np.random.default_rng(items)
-    users = USERS_PER_BLOCK + 3
+    users = 3 * USERS_PER_BLOCK + 3
     rank = 1 if kind == "one number" else 6
     item_factors = whole_numbers(rng, (items, rank), 20)
     user_factors = whole_numbers(rng, (users, rank), 20)
@@ -72,8 +72,8 @@ def test_only_candidates_with_a_factor_are_listed():
     factors = np.array([[5.0], [4.0], [3.0], [2.0]], dtype=np.float32)
     items = SortedItems.from_factors(factors, np.array([True, False, True, True]))
     assert items.shared_lists(nothing(1, 4), 4)[0].tolist() == [[0, 2, 3, -1]]
-    among = items.among(np.array([False, True, True, True]))
-    assert among.shared_lists(nothing(1, 4), 4)[0].tolist() == [[2, 3, -1, -1]]
+    restricted = items.restrict_to(np.array([False, True, True, True]))
+    assert restricted.shared_lists(nothing(1, 4), 4)[0].tolist() == [[2, 3, -1, -1]]
 
 
 def test_there_may_be_no_users_and_no_items():

@@ -64,7 +64,7 @@ class SortedItems:
         # The scores are factors of one number, and each user has the factor 1.
         return cls.from_factors(scores[:, None])
 
-    def among(self, candidates: np.ndarray | None) -> Self:
+    def restrict_to(self, candidates: np.ndarray | None) -> Self:
         """Return only the items where ``candidates``, bool[items], is True; None: all of them."""
         if candidates is None:
             return self

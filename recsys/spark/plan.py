@@ -286,8 +286,8 @@ def plan(config: Config, facts: LogFacts, machine: Machine, params: ParametersBy
             sweep = (pairs + (facts.users + facts.items) * settings.rank**3 / 3 * MLLIB_SOLVE) / cores
         result.seconds[f"fit {name}"] = FIT_SECONDS + facts.rows * PACK_ROW / cores + (settings.iterations + 1) * sweep
         result.seconds[f"recommend {name}"] = HOP_SECONDS + listed * (facts.items * machine.score + LIST) / cores
-    baseline_lists = 3 * min(listed, facts.rows // 10)
-    baseline_seconds = baseline_lists * (facts.items * 1.5e-9 + LIST) / cores
+    # Of the three baselines, only random lists need a score for each item.
+    baseline_seconds = min(listed, facts.rows // 10) * (facts.items * 1.5e-9 + 3 * LIST) / cores
     result.seconds["baselines"] = 3 * HOP_SECONDS + baseline_seconds
     result.seconds["judge and summarise"] = models * (HOP_SECONDS + facts.rows * JUDGE_ROW / cores)
     _add_memory(result, config, machine, params, rank)
@@ -300,8 +300,8 @@ def _sweep_seconds(config: Config, facts: LogFacts, machine: Machine, name: str,
     """Return the seconds of a sweep of the model ``name``, whose trainer is "recsys"."""
     in_blocks = items_per_block(facts.items, settings.rank, config.spark.item_block_mb) is not None
     if facts.rows <= settings.driver_pairs and not in_blocks:
-        # The driver solves users on all of its cores, but takes sums on one.
-        return facts.rows * machine.pair[name]
+        # How many cores the driver of a cluster has is not known here.
+        return facts.rows * machine.pair[name] / (machine.cores if machine.local else 1)
     jobs = 2 + solvers.CG_STEPS
     return jobs * JOB_SECONDS + facts.rows * (machine.pair[name] + jobs * MOVE_ROW) / machine.cores
 

@@ -185,7 +185,7 @@ class ALS(Fading, ALSParameters, Recommender):
             user_factors, has_factor: as for :meth:`score_vectors`.
             k, excluded, candidates: as for :meth:`top_k`.
         """
-        sorted_items = self._sorted_items().among(candidates)
+        sorted_items = self._sorted_items().restrict_to(candidates)
         if has_factor.all():
             return sorted_items.top_k(user_factors, excluded, k)
         items = np.full((len(user_factors), k), -1, dtype=np.int32)

@@ -111,7 +111,7 @@ class Popular(Recommender):
 
         The values of the histories and ``users`` are not used.
         """
-        return SortedItems.from_scores(self.scores_).among(candidates).shared_lists(excluded, k)
+        return SortedItems.from_scores(self.scores_).restrict_to(candidates).shared_lists(excluded, k)
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return bool[m], all True: the model scores every user."""
