@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from recsys.ranking.item_scan import ItemScan
+from recsys.ranking.item_scan import BLOCK, ItemScan
 
 
 def exact_top_k(scores, k):
@@ -25,6 +25,17 @@ def factors_of(kind, rng, items=3_000, rank=24):
     elif kind == "zeros":
         factors[rng.random(items) < 0.5] = 0
     return factors.astype(np.float32)
+
+
+@pytest.mark.parametrize("items", [BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK])
+def test_items_at_the_ends_of_blocks_are_listed(items):
+    """The factors are one number each, the largest in the last item and the next ones around it and in the first."""
+    sizes = np.arange(items, dtype=np.float32) - 1.0
+    sizes[0] = items - 2.5
+    scan = ItemScan.encode(sizes[:, None], np.ones(items, dtype=bool))
+    listed, scores = scan.top_k(np.ones(1, dtype=np.float32), 3, np.array([items - 3]))
+    assert listed.tolist() == [[items - 1, 0, items - 2]]
+    assert scores.tolist() == [[items - 2, items - 2.5, items - 3]]
 
 
 @pytest.mark.parametrize("kind", ["normal", "outliers", "alike", "sizes", "zeros"])
@@ -57,10 +68,14 @@ def test_codes_are_within_their_errors():
     for kind in ("normal", "outliers", "sizes"):
         factors = factors_of(kind, rng)
         scan = ItemScan.encode(factors, np.ones(len(factors), dtype=bool))
-        restored = scan.scales[:, None].astype(np.float64) * scan.codes
-        assert (np.abs(restored - factors).max(axis=1) <= scan.errors).all()
+        items, rank = factors.shape
+        codes = scan.codes.transpose(0, 2, 1).reshape(-1, rank)[:items]
+        scales = scan.scales.reshape(-1)[:items]
+        errors = scan.errors.reshape(-1)[:items]
+        restored = scales[:, None].astype(np.float64) * codes
+        assert (np.abs(restored - factors).max(axis=1) <= errors).all()
         # Half a step of the codes, and what rounding adds.
-        assert (scan.errors <= 0.51 * scan.scales + 1e-43).all()
+        assert (errors <= 0.51 * scales + 1e-43).all()
 
 
 def test_a_short_list_is_left_to_exact_scores():

@@ -19,6 +19,12 @@ from recsys import kernels, linalg
 LEVELS = 127
 """The largest code. Codes are in −127 … 127."""
 
+BLOCK = 256
+"""Number of items whose codes are stored, and scored, together.
+
+Each code of a block is multiplied by one number of the user, which a processor does for many items at once.
+"""
+
 _NONE = np.zeros(2, dtype=np.int64), np.empty(0, dtype=np.int32)
 """The structure of a CSR matrix of one row without entries."""
 
@@ -29,10 +35,11 @@ class ItemScan:
 
     Attributes:
         factors: float32[items, rank], the exact factors.
-        codes: int8[items, rank]. A factor is about ``scales`` × ``codes``.
-        scales: float32[items], NaN for an item without a factor.
-        errors: float32[items]. A score of the codes differs from the exact one by at most this times
-            Σ|x|, where x is the factor of the user. It covers the rounding of both sums.
+        codes: int8[blocks, rank, BLOCK]. Item i is in block i // BLOCK, at place i % BLOCK. A factor
+            is about ``scales`` × ``codes``.
+        scales: float32[blocks, BLOCK], NaN for an item without a factor and after the last item.
+        errors: float32[blocks, BLOCK]. A score of the codes differs from the exact one by at most this
+            times Σ|x|, where x is the factor of the user. It covers the rounding of both sums.
     """
 
     factors: np.ndarray
@@ -49,11 +56,12 @@ class ItemScan:
             has_factor: bool[items], whether each item has a factor. Others are never listed.
         """
         items, rank = factors.shape
-        codes = np.empty((items, rank), dtype=np.int8)
-        scales = np.empty(items, dtype=np.float32)
-        errors = np.empty(items, dtype=np.float32)
+        blocks = -(-items // BLOCK)
+        codes = np.zeros((blocks, rank, BLOCK), dtype=np.int8)
+        scales = np.full((blocks, BLOCK), np.nan, dtype=np.float32)
+        errors = np.zeros((blocks, BLOCK), dtype=np.float32)
         _encode(factors, codes, scales, errors)
-        scales[~has_factor] = np.nan
+        scales.reshape(-1)[:items][~has_factor] = np.nan
         return cls(factors, codes, scales, errors)
 
     def top_k(
@@ -70,11 +78,12 @@ class ItemScan:
             seen: int[n], the items to leave out.
             candidates: bool[items], the items that may be chosen. None: all.
         """
-        scores = np.empty(len(self.codes), dtype=np.float32)
-        _scan(self.codes, self.scales, user_factor, scores)
+        block_scores = np.empty(self.scales.shape, dtype=np.float32)
+        _scan(self.codes, self.scales, user_factor, block_scores)
+        scores = block_scores.reshape(-1)
         scores[seen] = np.nan
         if candidates is not None:
-            scores[~candidates] = np.nan
+            scores[: len(candidates)][~candidates] = np.nan
         coarse_items, _ = kernels.select_top_k(scores[None], *_NONE, k)
         if coarse_items[0, -1] < 0:
             return None
@@ -82,7 +91,7 @@ class ItemScan:
         threshold = float(self._exact_scores(coarse_items[0], user_factor).min())
         if not np.isfinite(threshold):
             return None
-        rows = _reach(scores, self.errors, float(np.abs(user_factor).sum(dtype=np.float64)), threshold)
+        rows = _reach(block_scores, self.errors, float(np.abs(user_factor).sum(dtype=np.float64)), threshold)
         positions, exact_scores = kernels.select_top_k(self._exact_scores(rows, user_factor), *_NONE, k)
         return rows[positions], exact_scores
 
@@ -92,12 +101,14 @@ class ItemScan:
 
 @njit(cache=True, nogil=True)
 def _encode(factors: np.ndarray, codes: np.ndarray, scales: np.ndarray, errors: np.ndarray) -> None:
-    """Fill the arrays of :class:`ItemScan`."""
+    """Fill the arrays of :class:`ItemScan` for the items that there are."""
     items, rank = factors.shape
     # Each of the two float32 sums of a score is wrong by at most (rank + 2) · 2⁻²³ of the sum of the
     # sizes of its terms; the factor 4 leaves room for the scale and for second-order terms.
     rounding = 4 * (rank + 2) * 2.0**-23
     for i in range(items):
+        block = i // BLOCK
+        j = i % BLOCK
         largest = 0.0
         for f in range(rank):
             largest = max(largest, abs(np.float64(factors[i, f])))
@@ -107,21 +118,24 @@ def _encode(factors: np.ndarray, codes: np.ndarray, scales: np.ndarray, errors: 
             code = 0.0
             if scale > 0:
                 code = min(max(np.rint(factors[i, f] / np.float64(scale)), -LEVELS), LEVELS)
-            codes[i, f] = np.int8(code)
+            codes[block, f, j] = np.int8(code)
             error = max(error, abs(factors[i, f] - code * np.float64(scale)))
-        scales[i] = scale
+        scales[block, j] = scale
         # One part in a thousand more than the bound, so that its own rounding to float32 is covered.
-        errors[i] = (error + rounding * largest) * 1.001 + 1e-44
+        errors[block, j] = (error + rounding * largest) * 1.001 + 1e-44
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
 def _scan(codes: np.ndarray, scales: np.ndarray, user_factor: np.ndarray, scores: np.ndarray) -> None:
-    """Write the score of the codes of each item to ``scores``, float32[items]."""
-    for i in range(codes.shape[0]):
-        total = np.float32(0)
+    """Write the score of the codes of each item to ``scores``, float32[blocks, BLOCK]."""
+    totals = np.empty(BLOCK, dtype=np.float32)
+    for block in range(codes.shape[0]):
+        totals[:] = 0
         for f in range(codes.shape[1]):
-            total += user_factor[f] * np.float32(codes[i, f])
-        scores[i] = total * scales[i]
+            for j in range(BLOCK):
+                totals[j] += user_factor[f] * np.float32(codes[block, f, j])
+        for j in range(BLOCK):
+            scores[block, j] = totals[j] * scales[block, j]
 
 
 @njit(cache=True, nogil=True)
@@ -129,18 +143,22 @@ def _reach(scores: np.ndarray, errors: np.ndarray, length: float, threshold: flo
     """Return the items whose exact score may reach a threshold, int32[n], ascending.
 
     Args:
-        scores: float32[items], the scores of the codes, NaN for items to leave out.
+        scores: float32[blocks, BLOCK], the scores of the codes, NaN for items to leave out.
         errors: as in :class:`ItemScan`.
         length: Σ|x| of the user.
         threshold: the exact score to reach.
     """
+    rows = np.empty(scores.size, dtype=np.int32)
     count = 0
-    for i in range(len(scores)):
-        count += np.float64(scores[i]) + errors[i] * length >= threshold
-    rows = np.empty(count, dtype=np.int32)
-    position = 0
-    for i in range(len(scores)):
-        if np.float64(scores[i]) + errors[i] * length >= threshold:
-            rows[position] = i
-            position += 1
-    return rows
+    for block in range(len(scores)):
+        reaching = 0
+        for j in range(BLOCK):
+            reaching += np.float64(scores[block, j]) + errors[block, j] * length >= threshold
+        # Few blocks have such an item, and only these are read item by item.
+        if reaching == 0:
+            continue
+        for j in range(BLOCK):
+            if np.float64(scores[block, j]) + errors[block, j] * length >= threshold:
+                rows[count] = block * BLOCK + j
+                count += 1
+    return rows[:count].copy()

@@ -75,6 +75,9 @@ QUICK_SECONDS = 0.002
 To hand a list to another thread and back takes about 0.0001 seconds.
 """
 
+TRIAL_SECONDS = 0.02
+"""CPU time for which a list is made again and again to know how long it takes, in seconds. It is made at least once."""
+
 QUICK_LENGTH = 200
 """Largest number of items that a quick request names or asks for."""
 
@@ -162,9 +165,10 @@ class ServedModel:
         gc.freeze()
 
     def _seconds_of(self, request: ListRequest) -> float:
-        """Return the CPU seconds of a list, the fewest of three times."""
-        times = []
-        for _ in range(3):
+        """Return the CPU seconds of a list, the fewest of several times."""
+        times: list[float] = []
+        # The first lists bring the factors into the caches of the processor, and say little of the next ones.
+        while sum(times) < TRIAL_SECONDS:
             # The other processes of a busy machine do not count.
             start = time.thread_time()
             self.recommend(request)
