@@ -1,6 +1,7 @@
 """What `recsys run LOG` chooses by itself, beside published rows and beside every other model of the package.
 
-    python bench/choice.py [--cpu] [LOG …]     some minutes a log, gowalla half an hour; writes a section for each
+    python bench/choice.py [--cpu | --no-limit] [LOG …]     some minutes a log, gowalla half an hour;
+                                                           writes a section for each
 
 LOG is citeulike, ml-time, ml-fraction or gowalla; without any, all four. Each log is run by a config that names the
 files, the split and the metrics, and no model, so that engine, models and settings are the package's own choice, made
@@ -8,11 +9,13 @@ without the test part. ``citeulike`` and ``gowalla`` stand beside published rows
 ``ml-latest-small`` beside a second run, which has every other kind of model with its defaults.
 
 Everything runs on one thread. ``--cpu`` counts the time limit of the hybrid in CPU seconds, which is what an idle core
-would give it: for a machine that has other work. The data is found by RECSYS_DATA, or ../shared/data.
+would give it: for a machine that has other work. With ``--no-limit`` its search ends when no step helps. The data is
+found by RECSYS_DATA, or ../shared/data.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import subprocess
@@ -104,7 +107,7 @@ def write_articles() -> None:
     texts.to_parquet(WORK / "articles.parquet")
 
 
-def run(name: str, log: Log, models: dict[str, dict], cpu: bool) -> tuple[RunFolder, float]:
+def run(name: str, log: Log, models: dict[str, dict], limit: list[str]) -> tuple[RunFolder, float]:
     """Run a config in a process of its own, and return its folder and its CPU seconds.
 
     A run that is there already, from a call that was cut short, is not repeated: remove runs/bench-choice to do so.
@@ -112,7 +115,7 @@ def run(name: str, log: Log, models: dict[str, dict], cpu: bool) -> tuple[RunFol
     Args:
         name: the name of the run folder.
         models: kind -> settings. Empty: the run chooses.
-        cpu: whether the time limit of the hybrid counts CPU seconds.
+        limit: the option that says what the time limit of the hybrid counts, or nothing.
     """
     sections = log.settings | {"judge": {"metrics": list(log.metrics), "cold_start": []}}
     lines = [f'out = "{WORK / name}"']
@@ -124,7 +127,7 @@ def run(name: str, log: Log, models: dict[str, dict], cpu: bool) -> tuple[RunFol
     if not measured.exists():
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         environment = os.environ | dict.fromkeys(THREADS, "1")
-        child = [sys.executable, __file__, "--child", *(["--cpu"] if cpu else []), str(config)]
+        child = [sys.executable, __file__, "--child", *limit, str(config)]
         subprocess.run(child, check=True, env=environment)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -141,10 +144,14 @@ def format_toml(value) -> str:
     return str(value)
 
 
-def run_child(config: str, cpu: bool) -> None:
+def run_child(config: str, limit: list[str]) -> None:
     """Do what ``recsys run CONFIG`` does, in this process."""
     sys.argv = ["recsys", "run", config]
-    with mock.patch.object(search, "clock", time.process_time if cpu else time.monotonic):
+    with contextlib.ExitStack() as patches:
+        if limit == ["--cpu"]:
+            patches.enter_context(mock.patch.object(search, "clock", time.process_time))
+        if limit == ["--no-limit"]:
+            patches.enter_context(mock.patch.object(search.Deadline, "is_over", return_value=False))
         cli()
 
 
@@ -181,10 +188,10 @@ def read_record(folder: RunFolder) -> dict[str, Any]:
     return folder.read_json(card)["record"]
 
 
-def measure(name: str, cpu: bool) -> None:
+def measure(name: str, limit: list[str]) -> None:
     """Run a log, and write its section."""
     log = LOGS[name]
-    folder, seconds = run(name, log, {}, cpu)
+    folder, seconds = run(name, log, {}, limit)
     record = read_record(folder)
     values = values_of(folder, log.metrics)
     known = values["hybrid"].index.isin(folder.read_table(run_files.split_part("history"), ["user_id"])["user_id"])
@@ -194,7 +201,7 @@ def measure(name: str, cpu: bool) -> None:
         # The fallback is that of a run without models on a log with times. Whom a model can score, it serves: the
         # trial of ``min_history`` would fit each one twice.
         fallback = {"recommend": {"fallback": "recent", "min_history": 0}}
-        rivals, _ = run(f"{name}-rivals", replace(log, settings=log.settings | fallback), models, cpu)
+        rivals, _ = run(f"{name}-rivals", replace(log, settings=log.settings | fallback), models, limit)
         values |= {kind: part for kind, part in values_of(rivals, log.metrics).items() if kind in RIVALS}
     order = sorted(values, key=lambda kind: -values[kind][log.metrics[0]].mean())
     rows = []
@@ -216,22 +223,22 @@ def measure(name: str, cpu: bool) -> None:
         " seconds on one thread. "
     )
     body += describe(record)
-    command = " ".join(["python bench/choice.py", *(["--cpu"] if cpu else []), name])
+    command = " ".join(["python bench/choice.py", *limit, name])
     write_section(f"choice-{name}", f"The choice of `recsys run`: {name}", command, body)
 
 
 def main() -> None:
     """Measure the named logs."""
     words = sys.argv[1:]
-    cpu = "--cpu" in words
+    limit = [word for word in words if word in ("--cpu", "--no-limit")]
     names = [word for word in words if not word.startswith("--")]
     if "--child" in words:
-        run_child(names[0], cpu)
+        run_child(names[0], limit)
         return
     WORK.mkdir(parents=True, exist_ok=True)
     write_articles()
     for name in names or LOGS:
-        measure(name, cpu)
+        measure(name, limit)
 
 
 if __name__ == "__main__":

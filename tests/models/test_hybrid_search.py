@@ -265,18 +265,20 @@ def test_a_matrix_too_large_to_invert_in_time_is_left_out(monkeypatch):
     assert left_out(["ease"], minutes=20.0) == {}
 
 
-def test_a_kind_that_promises_little_keeps_its_first_settings(monkeypatch):
+def test_a_kind_that_is_not_cheap_and_helps_no_blend_keeps_its_first_settings(monkeypatch):
     train, _ = contract.world(users=400)
-    monkeypatch.setattr(hybrid, "CHEAP_SHARE", 0.0)
+    choose = Trial.choose
+    # Each blend is the best member alone.
+    monkeypatch.setattr(Trial, "choose", lambda self, rows, start=None, steps=6: choose(self, rows, start, 0))
     tried = {}
-    for promising in (0.0, 1.0):
-        monkeypatch.setattr(hybrid, "PROMISING", promising)
+    for share in (1.0, 0.0):
+        monkeypatch.setattr(hybrid, "CHEAP_SHARE", share)
         parts = build("hybrid", {"parts": ["itemknn", "rp3beta"]}).fit(train).record["parts"]
-        tried[promising] = {kind: part["tried"] for kind, part in parts.items()}
-    fewer = [kind for kind in parts if tried[1.0][kind] < tried[0.0][kind]]
+        tried[share] = {kind: part["tried"] for kind, part in parts.items()}
+    fewer = [kind for kind in parts if tried[0.0][kind] < tried[1.0][kind]]
     assert len(fewer) == 1
     # Of the fading of histories alone, all settings may have been tried.
-    assert tried[1.0][fewer[0]] <= len(FADING.rungs)
+    assert tried[0.0][fewer[0]] <= len(FADING.rungs)
     part = parts[fewer[0]]["params"]
     first = {"itemknn": {"weighting": "cosine", "shrink": 5.0, "neighbours": 200}}
     first["rp3beta"] = {"alpha": 0.7, "beta": 0.2, "neighbours": 200}
@@ -285,7 +287,6 @@ def test_a_kind_that_promises_little_keeps_its_first_settings(monkeypatch):
 
 def test_the_best_kind_with_and_the_best_without_features_are_always_searched(monkeypatch):
     train, features = contract.world(users=400)
-    monkeypatch.setattr(hybrid, "PROMISING", 10.0)
     monkeypatch.setattr(hybrid, "CHEAP_SHARE", 0.0)
     first_values, searched = {}, []
     choose = Trial.choose
@@ -305,7 +306,6 @@ def test_the_best_kind_with_and_the_best_without_features_are_always_searched(mo
 
 def test_kinds_that_are_cheap_to_fit_are_searched_whatever_they_promise(monkeypatch):
     train, _ = contract.world(users=400)
-    monkeypatch.setattr(hybrid, "PROMISING", 10.0)
     seconds = {"popular": 1.0, "itemknn": 0.9, "rp3beta": 1.1, "ease": 3.0}
     searched = []
 
@@ -356,7 +356,6 @@ def test_als_is_searched_to_at_least_the_popular_list_on_a_small_dense_log():
 
 def test_a_member_of_the_blend_is_searched_however_little_it_promises(monkeypatch):
     train, _ = contract.world(users=400)
-    monkeypatch.setattr(hybrid, "PROMISING", 10.0)
     monkeypatch.setattr(hybrid, "CHEAP_SHARE", 0.0)
     searched = []
 

@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from recsys.errors import ConfigError, InputError, suggest_nearest
 from recsys.features.encoding import shuffle_features
+from recsys.linalg import one_blas_thread
 from recsys.logging import logger
 from recsys.models.combining.blend import (
     LENGTHS,
@@ -27,7 +28,6 @@ from recsys.models.combining.search import (
     CHEAP_SHARE,
     CONTENT,
     LADDERS,
-    PROMISING,
     Attempt,
     Deadline,
     Search,
@@ -97,9 +97,9 @@ class Hybrid(Blended):
     The chosen models, its *members*, are then fitted on all of train.
 
     1. *Settings.* A trial hides 20 % of the likes, in the way that ``hold_out`` names (see
-       ``combining.trial``). Each kind is fitted once. Then the settings of the promising kinds, and of
-       those that are cheap to fit, are improved step by step, judged on half of the trial's users.
-       Then those of the other members of the best blend are improved.
+       ``combining.trial``). Each kind is fitted once. Then the settings of the best kind with and of the
+       best without content, and of those that are cheap to fit, are improved step by step, judged on
+       half of the trial's users. Then those of the other members of the best blend are improved.
     2. *Weights.* Members are added to a blend one by one as long as each addition helps. A blend that
        is chosen on one half of the users must beat the best single member on the other half. This is
        done in both directions, and the 95 % interval of the pooled difference must be above 0.
@@ -173,6 +173,13 @@ class Hybrid(Blended):
         Raises:
             ConfigError: all parts need features and there are none, or no kind could be fitted.
         """
+        # A trial makes many small products between compiled loops, and threads of BLAS would still
+        # occupy the cores when the next loop starts.
+        with one_blas_thread():
+            return self._fit(train, features)
+
+    def _fit(self, train: Interactions, features: Features | None) -> Self:
+        """Do what :meth:`fit` does."""
         if features is not None and not features.matrix.nnz:
             features = None
         kinds = self._usable_kinds(features)
@@ -323,11 +330,11 @@ class Hybrid(Blended):
     def _search_settings(self, kinds: list[str], search: Search) -> None:
         """Search the best settings of each kind, and record them.
 
-        Every kind is first tried once. Then the settings of the promising kinds, of the best kind
-        that uses features, of the best kind that does not, and of the kinds that are cheap to fit
-        are searched, the best kind first. After that a blend is chosen, and the settings of those of
-        its members that were not searched are searched too, because a kind can help a blend more
-        than it promises by itself. The trial of the search stores the scores of the best settings.
+        Every kind is first tried once. Then the settings of the best kind that uses features, of the
+        best kind that does not, and of the kinds that are cheap to fit are searched, the best kind
+        first. After that a blend is chosen, and the settings of those of its members that were not
+        searched are searched too, because a kind can help a blend more than it promises by itself.
+        The trial of the search stores the scores of the best settings.
         A kind that does not fit in memory, or for which there was no time, is recorded as left out.
         """
         attempts: list[Attempt] = []
@@ -544,16 +551,14 @@ def _ndcg_of_choice(trial: Trial, choice: Choice) -> np.ndarray:
 def _is_searched_first(attempt: Attempt, attempts: list[Attempt], deadline: Deadline) -> bool:
     """Return whether the settings of a kind are searched whether a blend uses it or not.
 
-    This is so for a promising kind, for the best kind of either family, and for a kind that is cheap
-    to fit.
+    This is so for the best kind of either family, and for a kind that is cheap to fit.
 
     Args:
         attempts: all attempts, best first.
         deadline: the time limit of the search.
     """
-    is_promising = attempt.value >= PROMISING * attempts[0].value
     is_cheap = attempt.seconds <= CHEAP_SHARE * 60 * deadline.minutes
-    return is_promising or is_cheap or _is_best_of_family(attempt, attempts)
+    return is_cheap or _is_best_of_family(attempt, attempts)
 
 
 def _is_best_of_family(attempt: Attempt, attempts: list[Attempt]) -> bool:

@@ -147,17 +147,11 @@ A smaller gain is probably noise.
 MORE_ROUNDS = 5
 """The largest number of rounds over the ladders of which the best values depend on each other."""
 
-PROMISING = 0.8
-"""The settings of a kind are searched if its NDCG is at least this share of that of the best kind.
-
-The NDCG is the one after the first try of each kind.
-"""
-
 CHEAP_SHARE = 0.002
 """The largest share of the time of a search for one fit of a kind whose settings are always searched.
 
 The search of a kind takes some fifteen fits. So all kinds are searched on a small log, where a kind
-that starts badly may end well, and on a large log the time is left to the promising ones.
+that starts badly may end well, and on a large log the time is left to the best ones.
 """
 
 INVERSION_SHARE = 0.1
