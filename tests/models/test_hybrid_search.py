@@ -319,8 +319,8 @@ def test_kinds_that_are_cheap_to_fit_are_searched_whatever_they_promise(monkeypa
     monkeypatch.setattr(Search, "start", start)
     monkeypatch.setattr(Search, "climb", lambda self, attempt: searched.append(attempt.kind))
     monkeypatch.setattr(Trial, "choose", lambda self, rows, start=None, steps=6: {"ease": 1.0})
-    # A search of 500 seconds, of which one second is the largest share of a cheap fit.
-    build("hybrid", {"parts": list(seconds), "minutes": 1000 / 60}).fit(train)
+    # A search of 1,000 seconds, of which one second is the largest share of a cheap fit.
+    build("hybrid", {"parts": list(seconds), "minutes": 2000 / 60}).fit(train)
     assert searched == ["ease", "popular", "itemknn"]
 
 

@@ -147,7 +147,7 @@ A smaller gain is probably noise.
 MORE_ROUNDS = 5
 """The largest number of rounds over the ladders of which the best values depend on each other."""
 
-CHEAP_SHARE = 0.002
+CHEAP_SHARE = 0.001
 """The largest share of the time of a search for one fit of a kind whose settings are always searched.
 
 The search of a kind takes some fifteen fits. So all kinds are searched on a small log, where a kind
