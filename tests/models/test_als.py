@@ -373,3 +373,17 @@ def test_values_that_hide_all_others_are_refused_with_the_largest(kind):
     described = pd.DataFrame({"item_id": range(6), "kind": list("aabbcc")})
     with pytest.raises(InputError, match=r"the largest value is 1\.6e\+12, .*transform = 'log1p' or cap"):
         build(kind, {"rank": 2}).fit(train, encode_features(described, "item_id", train.items))
+
+
+def test_arrays_that_are_read_only_compile_no_kernel_of_their_own():
+    """A task of Spark gets such arrays, and compiling a half-step again takes longer than most trainings."""
+    matrix = linalg.arrays(ratings())
+    fixed = np.random.default_rng(1).standard_normal((9, 4)).astype(np.float32)
+    penalty = np.full(12, 0.1)
+    expected = [solvers.implicit_rows(matrix, fixed, 3.0, penalty), solvers.explicit_rows(matrix, fixed, penalty)]
+    compiled = set(solvers.als_half_step.signatures)
+    for array in matrix:
+        array.flags.writeable = False
+    again = [solvers.implicit_rows(matrix, fixed, 3.0, penalty), solvers.explicit_rows(matrix, fixed, penalty)]
+    assert set(solvers.als_half_step.signatures) == compiled
+    assert np.array_equal(again, expected)
