@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from recsys import config
 from recsys.data.splitting.split import split
@@ -302,6 +303,21 @@ def test_the_best_kind_with_and_the_best_without_features_are_always_searched(mo
     build("hybrid", {"parts": ["itemknn", "rp3beta", "content", "side_ease"]}).fit(train, features)
     families = (("itemknn", "rp3beta"), ("content", "side_ease"))
     assert sorted(searched) == sorted(max(family, key=first_values.get) for family in families)
+
+
+def test_blas_has_one_thread_while_a_hybrid_is_fitted(monkeypatch):
+    train, _ = contract.world(users=200)
+    threads = []
+
+    def fit_part(*args, original=search_module.fit_part):
+        threads.extend(library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas")
+        return original(*args)
+
+    for module in (hybrid, search_module):
+        monkeypatch.setattr(module, "fit_part", fit_part)
+    with threadpool_limits(2, "blas"):
+        build("hybrid", {"parts": ["popular", "itemknn"]}).fit(train)
+    assert set(threads) == {1}
 
 
 def test_kinds_that_are_cheap_to_fit_are_searched_whatever_they_promise(monkeypatch):
