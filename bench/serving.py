@@ -152,9 +152,11 @@ async def load(
             if rate is not None:
                 if start < due:
                     await asyncio.sleep(due - start)
-                    # The client itself wakes up to a millisecond late.
-                    due = time.perf_counter()
-                start = due
+                    # The client itself wakes up to a millisecond late, which is not the time of the answer.
+                    start = time.perf_counter()
+                else:
+                    start = due
+                # The next request is due at its time even so: otherwise all connections would soon ask at once.
                 due += connections / rate
             writer.write(rng.choice(requests))
             head = await reader.readuntil(b"\r\n\r\n")

@@ -142,8 +142,6 @@ class Service:
         self, model: ServedModel, request: ListRequest, events: list[UserEvent], exploration: Exploration | None
     ) -> ListAnswer:
         """Return a list: made here if that is quick and the scoring thread has no work, or else by that thread."""
-        # Quick lists must not keep the event loop from its other tasks.
-        await asyncio.sleep(0)
         if exploration is None and model.is_quick(request) and self._compiled_code.acquire(blocking=False):
             try:
                 numba.set_num_threads(1)
@@ -214,10 +212,11 @@ class Service:
         """Return several lists, each as if it had been asked for alone."""
         batch: BatchRequest = call.body
         models = [self.registry.model(request.model) for request in batch.requests]
-        lists = [
-            await self._list(model, request, f"{call.request_id}-{number}", call.shows)
-            for number, (model, request) in enumerate(zip(models, batch.requests, strict=True), start=1)
-        ]
+        lists = []
+        for number, (model, request) in enumerate(zip(models, batch.requests, strict=True), start=1):
+            lists.append(await self._list(model, request, f"{call.request_id}-{number}", call.shows))
+            # Many quick lists must not keep the event loop from other requests.
+            await asyncio.sleep(0)
         return {"request_id": call.request_id, "lists": lists}
 
     async def _list(self, model: ServedModel, request: ListRequest, request_id: str, shows: bool) -> ListAnswer:
