@@ -108,7 +108,8 @@ def main() -> None:
     heads += ["÷ all scores", "÷ product", "same lists"]
     body = (
         f"ALS of rank {RANK} with its defaults, lists of {K}; medians of {ROUNDS} rounds, in which the ways take turns,"
-        " on all cores. Product alone: the scores of all items, from which nothing is selected.\n\n" + table(heads, rows)
+        " on all cores. Product alone: the scores of all items, from which nothing is selected.\n\n"
+        + table(heads, rows)
     )
     write_section("sorted_items", "Lists from sorted items", "python bench/sorted_items.py", body)
 

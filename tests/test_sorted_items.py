@@ -5,7 +5,10 @@ import pytest
 from scipy.sparse import csr_array
 
 from recsys import linalg
+from recsys.models import build
+from recsys.ranking.rank import recommend
 from recsys.ranking.sorted_items import ITEMS_PER_BLOCK, USERS_PER_BLOCK, SortedItems
+from recsys.types import IdMap, Interactions
 
 
 def reference_lists(scores, excluded, k):
@@ -105,3 +108,19 @@ def test_a_score_that_overflows_is_listed_only_if_it_is_the_largest():
     items, scores = SortedItems.from_factors(item_factors).top_k(user_factors, nothing(1, 3), 3)
     assert items.tolist() == [[0, 2, -1]]
     assert scores[0, 0] == np.inf
+
+
+def test_a_model_that_is_fitted_again_lists_by_its_new_scores():
+    """The sorted items that a model keeps are those of its last fit, also if the arrays have one shape."""
+    likes = np.array([[1, 1, 0], [1, 0, 0], [0, 0, 1]], dtype=np.float32)
+    for kind, params in (("popular", {}), ("als", {"rank": 2, "iterations": 2})):
+        model = build(kind, params)
+        lists = []
+        for matrix in (likes, likes[:, ::-1]):
+            user, item = np.nonzero(matrix)
+            rows = IdMap.from_ids(np.arange(3))
+            cells = (user.astype(np.int32), item.astype(np.int32))
+            train = Interactions(rows, rows, *cells, np.ones(len(user), np.float32), np.full(len(user), -1))
+            model.fit(train)
+            lists.append(recommend(model, csr_array(matrix[1:2]), 1, exclude_seen=False).items.tolist())
+        assert lists == [[[0]], [[2]]], kind

@@ -10,7 +10,7 @@ References: Teflioudi, Gemulla and Mykytiuk, SIGMOD 2015 (LEMP), section 3: prun
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numba import njit, prange
@@ -95,6 +95,22 @@ class SortedItems:
     def shared_lists(self, excluded: csr_array, k: int) -> TopItems:
         """Return the lists of :meth:`top_k` by the scores of :meth:`from_scores`, one for each row of ``excluded``."""
         return self.top_k(np.ones((excluded.shape[0], 1), dtype=np.float32), excluded, k)
+
+
+def sort_once(model: Any, factors: np.ndarray, has_factor: np.ndarray | None = None) -> SortedItems:
+    """Return the sorted items of a fitted model, which keeps them until it has other factors.
+
+    Args:
+        model: the model.
+        factors, has_factor: as for :meth:`SortedItems.from_factors`. Another array of factors, as after
+            another fit, is sorted anew.
+    """
+    # Not a field of the model's dataclass, whose fields are the parameters.
+    kept: tuple[np.ndarray, SortedItems] | None = model.__dict__.get("_sorted_items")
+    if kept is None or kept[0] is not factors:
+        kept = (factors, SortedItems.from_factors(factors.reshape(len(factors), -1), has_factor))
+        model.__dict__["_sorted_items"] = kept
+    return kept[1]
 
 
 @njit(cache=True, nogil=True)

@@ -18,7 +18,7 @@ from recsys.logging import log_phase, logger
 from recsys.models.collaborative.fading import Fading, fading_weights
 from recsys.models.collaborative.linear import liked_columns
 from recsys.parameters import STRICT
-from recsys.ranking.sorted_items import SortedItems
+from recsys.ranking.sorted_items import sort_once
 from recsys.recommender import Explanation, Recommender
 from recsys.types import Features, Histories, Interactions, TopItems
 
@@ -185,7 +185,7 @@ class ALS(Fading, ALSParameters, Recommender):
             user_factors, has_factor: as for :meth:`score_vectors`.
             k, excluded, candidates: as for :meth:`top_k`.
         """
-        sorted_items = self._sorted_items().restrict_to(candidates)
+        sorted_items = sort_once(self, self.item_factors_, self.known_).restrict_to(candidates)
         if has_factor.all():
             return sorted_items.top_k(user_factors, excluded, k)
         items = np.full((len(user_factors), k), -1, dtype=np.int32)
@@ -193,15 +193,6 @@ class ALS(Fading, ALSParameters, Recommender):
         rows = np.flatnonzero(has_factor)
         items[rows], scores[rows] = sorted_items.top_k(user_factors[rows], excluded[rows], k)
         return items, scores
-
-    def _sorted_items(self) -> SortedItems:
-        """Return the items in the order of their factors, sorted once after each fit."""
-        sorted_items: SortedItems | None = self.__dict__.get("_items_by_length")
-        if sorted_items is None or sorted_items.factors is not self.item_factors_:
-            sorted_items = SortedItems.from_factors(self.item_factors_, self.known_)
-            # Not a field of the dataclass, whose fields are the parameters.
-            self.__dict__["_items_by_length"] = sorted_items
-        return sorted_items
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return bool[m]: whether each of m histories has a liked item that has a factor."""

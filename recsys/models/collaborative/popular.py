@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 
 from recsys.data.hashing import id_bits, random_scores
 from recsys.parameters import STRICT
-from recsys.ranking.sorted_items import SortedItems
+from recsys.ranking.sorted_items import sort_once
 from recsys.recommender import Explanation, Recommender
 from recsys.types import Features, Histories, Interactions, TopItems
 
@@ -111,7 +111,7 @@ class Popular(Recommender):
 
         The values of the histories and ``users`` are not used.
         """
-        return SortedItems.from_scores(self.scores_).restrict_to(candidates).shared_lists(excluded, k)
+        return sort_once(self, self.scores_).restrict_to(candidates).shared_lists(excluded, k)
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return bool[m], all True: the model scores every user."""
