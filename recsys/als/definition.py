@@ -84,7 +84,11 @@ class Objective:
         Args:
             matrix: csr (rows, columns) of values.
         """
-        n = np.bincount(_row_of(matrix)[matrix.data > 0], minlength=matrix.shape[0])
+        is_positive = matrix.data > 0
+        if is_positive.all():
+            n = np.diff(matrix.indptr)
+        else:
+            n = np.bincount(_row_of(matrix)[is_positive], minlength=matrix.shape[0])
         return self.reg * (n + self.beta * matrix.shape[1]) ** self.nu
 
 

@@ -269,7 +269,7 @@ def implicit_rows(
         fixed = fixed[used]
     rotation = np.ascontiguousarray(vectors, dtype=fixed.dtype)
     inverse_rotation = np.ascontiguousarray(vectors.T, dtype=fixed.dtype)
-    weight, target, base, penalty = (array.astype(fixed.dtype) for array in (weight, target, base, penalty))
+    weight, target, base, penalty = (array.astype(fixed.dtype, copy=False) for array in (weight, target, base, penalty))
     with one_blas_thread():
         rotated = product(fixed, rotation)
         system = (writable(indptr, np.int64), writable(indices, np.int32), weight, target, rotated, base, penalty)

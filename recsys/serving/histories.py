@@ -68,9 +68,12 @@ def add_events(
         value = apply_type_weights(value, weights)
     if not is_used.any():
         return history, count
-    value = value[is_used]
-    time = np.array(event_times, dtype=np.float64)[is_used]
-    item = rows[is_used].astype(np.int32)
+    time = np.array(event_times, dtype=np.float64)
+    item = rows.astype(np.int32)
+    if not is_used.all():
+        value = value[is_used]
+        time = time[is_used]
+        item = item[is_used]
     begins, order = pairs.sort_events(np.zeros(len(item), dtype=np.int32), item, 1, time, value)
     columns = aggregate_sorted(begins, order, item, time, value, settings.aggregate)
     if not history.values.nnz:

@@ -123,7 +123,11 @@ class ALS(Fading, ALSParameters, Recommender):
         indptr, indices, data = linalg.arrays(values)
         # Only the factors of items in the histories are converted to float64. All factors of a
         # million items would take much longer than the rest of the fold-in of one history.
-        used, columns = np.unique(indices, return_inverse=True)
+        if len(histories) == 1:
+            used = indices
+            columns = np.arange(len(indices))
+        else:
+            used, columns = np.unique(indices, return_inverse=True)
         fixed = self.item_factors_[used].astype(np.float64)
         rows = (indptr, columns, data)
         penalty = self.objective.penalty(values)
