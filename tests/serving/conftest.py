@@ -69,9 +69,12 @@ class Client:
         messages = []
 
         async def receive():
+            # The event loop has a turn for its other tasks, as when a server waits for a socket.
+            await asyncio.sleep(0)
             return {"type": "http.request", "body": body or b"", "more_body": False}
 
         async def send(message):
+            await asyncio.sleep(0)
             messages.append(message)
 
         await self.application(scope, receive, send)
