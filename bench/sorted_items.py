@@ -21,7 +21,7 @@ from recsys import kernels, linalg
 from recsys.models import build
 from recsys.models.collaborative.als import ALS
 from recsys.ranking.sorted_items import ITEMS_PER_BLOCK, SortedItems
-from recsys.types import Histories, IdMap, Interactions
+from recsys.types import Histories, IdMap, Interactions, Selection
 
 DATA = Path(os.environ.get("RECSYS_DATA", Path(__file__).parents[2] / "shared" / "data"))
 RANK, K, USERS, ROUNDS = 64, 20, 20_000, 5
@@ -75,7 +75,7 @@ def measure(name: str) -> list[str]:
     for _ in range(ROUNDS + 1):
         start = time.perf_counter()
         sorted_items = SortedItems.from_factors(model.item_factors_, model.known_)
-        lists, scores = sorted_items.top_k(vectors, histories.values, K)
+        lists, scores = sorted_items.top_k(vectors, Selection(K, histories.values))
         seconds["sorted"].append(time.perf_counter() - start)
         start = time.perf_counter()
         expected = list_by_all_scores(vectors, model, histories)

@@ -27,13 +27,13 @@ def copy_values(source: np.ndarray, target: np.ndarray) -> None:
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _ranks_before(score_a: float, item_a: int, score_b: float, item_b: int) -> bool:
+def ranks_before(score_a: float, item_a: int, score_b: float, item_b: int) -> bool:
     """Return whether entry a ranks before b: the higher score first, then the lower row."""
     return score_a > score_b or (score_a == score_b and item_a < item_b)
 
 
 @njit(cache=True, nogil=True)
-def _sift_down(scores: np.ndarray, items: np.ndarray, node: int, size: int) -> None:
+def sift_down(scores: np.ndarray, items: np.ndarray, node: int, size: int) -> None:
     """Restore the order of a heap below the position ``node``.
 
     The heap is stored in the first ``size`` entries of ``scores`` and ``items``. Its root, at
@@ -42,13 +42,52 @@ def _sift_down(scores: np.ndarray, items: np.ndarray, node: int, size: int) -> N
     score, item = scores[node], items[node]
     while 2 * node + 1 < size:
         child = 2 * node + 1
-        if child + 1 < size and _ranks_before(scores[child], items[child], scores[child + 1], items[child + 1]):
+        if child + 1 < size and ranks_before(scores[child], items[child], scores[child + 1], items[child + 1]):
             child += 1
-        if not _ranks_before(score, item, scores[child], items[child]):
+        if not ranks_before(score, item, scores[child], items[child]):
             break
         scores[node], items[node] = scores[child], items[child]
         node = child
     scores[node], items[node] = score, item
+
+
+@njit(cache=True, nogil=True)
+def add_to_heap(scores: np.ndarray, items: np.ndarray, size: int, score: float, item: int) -> int:
+    """Add an entry to a heap (:func:`sift_down`), and return its new size.
+
+    If the heap is full, the entry replaces the root, which must rank after it.
+
+    Args:
+        scores, items: [k], the heap.
+        size: the number of entries.
+        score, item: the entry to add.
+    """
+    if size == len(items):
+        scores[0] = score
+        items[0] = item
+        sift_down(scores, items, 0, size)
+        return size
+    node = size
+    while node > 0 and ranks_before(scores[(node - 1) // 2], items[(node - 1) // 2], score, item):
+        scores[node] = scores[(node - 1) // 2]
+        items[node] = items[(node - 1) // 2]
+        node = (node - 1) // 2
+    scores[node] = score
+    items[node] = item
+    return size + 1
+
+
+@njit(cache=True, nogil=True)
+def sort_heap(scores: np.ndarray, items: np.ndarray, size: int) -> None:
+    """Sort the entries of a heap (:func:`sift_down`), best first, and fill the rest with NaN and -1."""
+    # The root ranks last, so it moves to the end.
+    for last in range(size - 1, 0, -1):
+        scores[0], scores[last] = scores[last], scores[0]
+        items[0], items[last] = items[last], items[0]
+        sift_down(scores, items, 0, last)
+    for node in range(size, len(items)):
+        items[node] = -1
+        scores[node] = np.nan
 
 
 @njit(cache=True, nogil=True)
@@ -77,28 +116,11 @@ def select_top_k_of_row(row: np.ndarray, skip: np.ndarray, items: np.ndarray, sc
             score = row[item]
             # False for NaN and for the -inf of a masked item; a tie keeps the lower row.
             if score > threshold:
-                if size < k:
-                    # The heap grows: sift the new entry up.
-                    node = size
-                    size += 1
-                    while node > 0 and _ranks_before(scores[(node - 1) // 2], items[(node - 1) // 2], score, item):
-                        scores[node], items[node] = scores[(node - 1) // 2], items[(node - 1) // 2]
-                        node = (node - 1) // 2
-                    scores[node], items[node] = score, item
-                else:
-                    scores[0], items[0] = score, item
-                    _sift_down(scores, items, 0, k)
+                size = add_to_heap(scores, items, size, score, item)
                 if size == k:
                     threshold = scores[0]
         start = stop + 1
-    # Heap sort: the root ranks last, so it moves to the end.
-    for last in range(size - 1, 0, -1):
-        scores[0], scores[last] = scores[last], scores[0]
-        items[0], items[last] = items[last], items[0]
-        _sift_down(scores, items, 0, last)
-    for node in range(size, k):
-        items[node] = -1
-        scores[node] = np.nan
+    sort_heap(scores, items, size)
     return size
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from recsys.errors import InputError
-from recsys.types import Features, Histories, Interactions, TopItems
+from recsys.types import Features, Histories, Interactions, Selection, TopItems
 
 
 @dataclass(frozen=True)
@@ -152,14 +152,7 @@ class Recommender(ABC):
                 seed per user or for stored factors. None means ``0 … m-1``.
         """
 
-    def top_k(
-        self,
-        histories: Histories,
-        k: int,
-        excluded: csr_array,
-        users: np.ndarray | None = None,
-        candidates: np.ndarray | None = None,
-    ) -> TopItems | None:
+    def top_k(self, histories: Histories, selection: Selection, users: np.ndarray | None = None) -> TopItems | None:
         """Return the k best items for each history, int32[m, k], and their scores, float32[m, k]; or None.
 
         A model implements this if it can make lists without the scores of all items. The default is
@@ -167,10 +160,7 @@ class Recommender(ABC):
 
         Args:
             histories, users: as in :meth:`score`.
-            k: the length of the lists, ≥ 1.
-            excluded: csr (m, items), an entry for each item that a list leaves out. The items of a row
-                are ascending.
-            candidates: bool[items], the items that may be listed. None: all.
+            selection: which items may be listed, and how many.
         """
         return None
 

@@ -31,6 +31,31 @@ TopItems = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
+class Selection:
+    """Which items the lists of m users may have, and how many.
+
+    Attributes:
+        k: the length of the lists, ≥ 1.
+        excluded: csr (m, items), an entry for each item that the list of a user leaves out. The items of
+            a row are ascending.
+        candidates: bool[items], the items that may be listed. None: all.
+    """
+
+    k: int
+    excluded: csr_array
+    candidates: np.ndarray | None = None
+
+    def of_rows(self, rows: slice | np.ndarray) -> Selection:
+        """Return the selection for some of the users, given by a slice or by row numbers."""
+        return Selection(self.k, self.excluded[rows], self.candidates)
+
+    def empty_lists(self) -> TopItems:
+        """Return a list without items for each user: -1 and NaN only."""
+        shape = (self.excluded.shape[0], self.k)
+        return np.full(shape, -1, dtype=np.int32), np.full(shape, np.nan, dtype=np.float32)
+
+
+@dataclass(frozen=True)
 class IdMap:
     """A map between the ids of users or items and the row numbers ``0 … n-1``. Rows are in
     ascending order of the ids.

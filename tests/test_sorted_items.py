@@ -8,7 +8,7 @@ from recsys import linalg
 from recsys.models import build
 from recsys.ranking.rank import recommend
 from recsys.ranking.sorted_items import ITEMS_PER_BLOCK, USERS_PER_BLOCK, SortedItems
-from recsys.types import IdMap, Interactions
+from recsys.types import IdMap, Interactions, Selection
 
 
 def reference_lists(scores, excluded, k):
@@ -33,7 +33,7 @@ def nothing(users, items):
 
 
 def check(user_factors, item_factors, excluded, k):
-    items, scores = SortedItems.from_factors(item_factors).top_k(user_factors, excluded, k)
+    items, scores = SortedItems.from_factors(item_factors).top_k(user_factors, Selection(k, excluded))
     exact = user_factors.astype(np.float64) @ item_factors.astype(np.float64).T
     expected = reference_lists(exact, excluded, k)
     np.testing.assert_array_equal(items, expected)
@@ -74,17 +74,17 @@ def test_a_list_without_enough_items_is_short():
 def test_only_candidates_with_a_factor_are_listed():
     factors = np.array([[5.0], [4.0], [3.0], [2.0]], dtype=np.float32)
     items = SortedItems.from_factors(factors, np.array([True, False, True, True]))
-    assert items.shared_lists(nothing(1, 4), 4)[0].tolist() == [[0, 2, 3, -1]]
-    restricted = items.restrict_to(np.array([False, True, True, True]))
-    assert restricted.shared_lists(nothing(1, 4), 4)[0].tolist() == [[2, 3, -1, -1]]
+    assert items.shared_lists(Selection(4, nothing(1, 4)))[0].tolist() == [[0, 2, 3, -1]]
+    candidates = np.array([False, True, True, True])
+    assert items.shared_lists(Selection(4, nothing(1, 4), candidates))[0].tolist() == [[2, 3, -1, -1]]
 
 
 def test_there_may_be_no_users_and_no_items():
     no_items = SortedItems.from_factors(np.full((4, 2), np.nan, dtype=np.float32))
-    items, scores = no_items.top_k(np.ones((2, 2), np.float32), nothing(2, 4), 3)
+    items, scores = no_items.top_k(np.ones((2, 2), np.float32), Selection(3, nothing(2, 4)))
     assert items.tolist() == [[-1] * 3] * 2
     assert np.isnan(scores).all()
-    items, _ = no_items.top_k(np.empty((0, 2), np.float32), nothing(0, 4), 3)
+    items, _ = no_items.top_k(np.empty((0, 2), np.float32), Selection(3, nothing(0, 4)))
     assert items.shape == (0, 3)
 
 
@@ -97,7 +97,7 @@ def test_a_bound_allows_for_the_rounding_of_scores():
     noise = 6e-8 * rng.integers(-1, 2, size=(items, 64))
     item_factors = (direction * (1 + noise)).astype(np.float32)
     user_factors = (rng.uniform(0.5, 2, size=(50, 1)) * direction).astype(np.float32)
-    _, scores = SortedItems.from_factors(item_factors).top_k(user_factors, nothing(50, items), 10)
+    _, scores = SortedItems.from_factors(item_factors).top_k(user_factors, Selection(10, nothing(50, items)))
     all_scores = linalg.product(user_factors, item_factors.T)
     np.testing.assert_array_equal(scores, -np.sort(-all_scores, axis=1)[:, :10])
 
@@ -105,7 +105,7 @@ def test_a_bound_allows_for_the_rounding_of_scores():
 def test_a_score_that_overflows_is_listed_only_if_it_is_the_largest():
     item_factors = np.array([[1e30], [-1e30], [1.0]], dtype=np.float32)
     user_factors = np.array([[1e30]], dtype=np.float32)
-    items, scores = SortedItems.from_factors(item_factors).top_k(user_factors, nothing(1, 3), 3)
+    items, scores = SortedItems.from_factors(item_factors).top_k(user_factors, Selection(3, nothing(1, 3)))
     assert items.tolist() == [[0, 2, -1]]
     assert scores[0, 0] == np.inf
 

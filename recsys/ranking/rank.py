@@ -17,7 +17,7 @@ from recsys import kernels, schema
 from recsys.errors import ConfigError, InputError
 from recsys.ranking.business_rules import CompiledRules
 from recsys.recommender import Recommender, require_n_items, score_histories
-from recsys.types import SHORTFALL, Histories, IdMap, TopItems, TopK, select_rows
+from recsys.types import SHORTFALL, Histories, IdMap, Selection, TopItems, TopK, select_rows
 
 BLOCK_BYTES = 16 * 2**20
 """Target size of a block of scores, in bytes.
@@ -113,7 +113,7 @@ def recommend(
             excluded = csr_array(part.shape, dtype=np.float32)
         skip = excluded if rules is None else _union(excluded, rules.denied, users[rows])
         if rules is None or not rules.quotas:
-            items[rows], scores[rows] = top_k(model, part, k, skip, users[rows], candidates)
+            items[rows], scores[rows] = top_k(model, part, Selection(k, skip, candidates), users[rows])
         else:
             raw = score_histories(model, part, users[rows])
             allowed = raw if candidates is None else np.where(candidates, raw, np.float32(np.nan))
@@ -129,14 +129,7 @@ def recommend(
     return TopK(users, items, scores, source, model.sources, shortfall)
 
 
-def top_k(
-    model: Recommender,
-    histories: Histories,
-    k: int,
-    excluded: csr_array,
-    users: np.ndarray | None = None,
-    candidates: np.ndarray | None = None,
-) -> TopItems:
+def top_k(model: Recommender, histories: Histories, selection: Selection, users: np.ndarray | None = None) -> TopItems:
     """Return the k best items for each history, int32[m, k], and their scores, float32[m, k].
 
     The best item is first; of equal scores, the lower row is first. Items without a finite score are
@@ -146,19 +139,19 @@ def top_k(
 
     Args:
         model: a fitted model.
-        histories, k, excluded, users, candidates: as for the method of the model.
+        histories, selection, users: as for the method of the model.
 
     Raises:
         InputError: as in :func:`recommend`.
     """
     require_n_items(model, histories)
-    lists = model.top_k(histories, k, excluded, users, candidates)
+    lists = model.top_k(histories, selection, users)
     if lists is not None:
         return lists
     scores = np.ascontiguousarray(score_histories(model, histories, users))
-    if candidates is not None:
-        scores = np.where(candidates, scores, np.float32(np.nan))
-    return kernels.select_top_k(scores, excluded.indptr, excluded.indices, k)
+    if selection.candidates is not None:
+        scores = np.where(selection.candidates, scores, np.float32(np.nan))
+    return kernels.select_top_k(scores, selection.excluded.indptr, selection.excluded.indices, selection.k)
 
 
 def _union(seen: csr_array, denied: csr_array, users: np.ndarray) -> csr_array:

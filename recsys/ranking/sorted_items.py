@@ -9,16 +9,15 @@ References: Teflioudi, Gemulla and Mykytiuk, SIGMOD 2015 (LEMP), section 3: prun
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 from numba import njit, prange
-from scipy.sparse import csr_array
 
-from recsys.kernels import _ranks_before, _sift_down, writable
+from recsys.kernels import add_to_heap, ranks_before, sort_heap, writable
 from recsys.linalg import one_blas_thread
-from recsys.types import TopItems
+from recsys.types import Selection, TopItems
 
 ITEMS_PER_BLOCK = 512
 """Number of items whose scores are computed before users that are done are left out."""
@@ -64,14 +63,7 @@ class SortedItems:
         # The scores are factors of one number, and each user has the factor 1.
         return cls.from_factors(scores[:, None])
 
-    def restrict_to(self, candidates: np.ndarray | None) -> Self:
-        """Return only the items where ``candidates``, bool[items], is True; None: all of them."""
-        if candidates is None:
-            return self
-        is_candidate = candidates[self.items]
-        return replace(self, items=self.items[is_candidate], lengths=self.lengths[is_candidate])
-
-    def top_k(self, user_factors: np.ndarray, excluded: csr_array, k: int) -> TopItems:
+    def top_k(self, user_factors: np.ndarray, selection: Selection, has_factor: np.ndarray | None = None) -> TopItems:
         """Return the k items with the highest scores for each user, int32[m, k], and their scores, float32[m, k].
 
         The best item is first; of equal scores, the lower row is first. If a user has fewer than k
@@ -79,22 +71,32 @@ class SortedItems:
 
         Args:
             user_factors: float32[m, rank], finite.
-            excluded: csr (m, items), an entry for each item that a list leaves out. The items of a row
-                are ascending.
-            k: ≥ 1.
+            selection: which items may be listed, and how many.
+            has_factor: bool[m], whether each user has a factor. The lists of others are empty. None: all.
         """
+        if has_factor is not None and not has_factor.all():
+            items, scores = selection.empty_lists()
+            rows = np.flatnonzero(has_factor)
+            items[rows], scores[rows] = self.top_k(user_factors[rows], selection.of_rows(rows))
+            return items, scores
         vectors = np.ascontiguousarray(user_factors, dtype=np.float32)
         # The computed score may exceed the product of the lengths by its rounding.
         lengths = np.sqrt(np.einsum("uf,uf->u", vectors, vectors, dtype=np.float64))
         lengths *= 1 + 2.0**-22 * (vectors.shape[1] + 2)
-        sorted_items = (self.items, self.lengths, self.factors)
-        skip = (writable(excluded.indptr, np.int64), writable(excluded.indices, np.int32))
+        excluded = (writable(selection.excluded.indptr, np.int64), writable(selection.excluded.indices, np.int32))
         with one_blas_thread():
-            return _top_k(vectors, lengths, sorted_items, skip, k)
+            return _top_k(vectors, lengths, self._among(selection.candidates), excluded, selection.k)
 
-    def shared_lists(self, excluded: csr_array, k: int) -> TopItems:
-        """Return the lists of :meth:`top_k` by the scores of :meth:`from_scores`, one for each row of ``excluded``."""
-        return self.top_k(np.ones((excluded.shape[0], 1), dtype=np.float32), excluded, k)
+    def shared_lists(self, selection: Selection) -> TopItems:
+        """Return the lists of users who share the scores of :meth:`from_scores`."""
+        return self.top_k(np.ones((selection.excluded.shape[0], 1), dtype=np.float32), selection)
+
+    def _among(self, candidates: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return ``items``, ``lengths`` and ``factors`` of the candidates, bool[items] (None: of all items)."""
+        if candidates is None:
+            return self.items, self.lengths, self.factors
+        is_candidate = candidates[self.items]
+        return self.items[is_candidate], self.lengths[is_candidate], self.factors
 
 
 def sort_once(model: Any, factors: np.ndarray, has_factor: np.ndarray | None = None) -> SortedItems:
@@ -106,11 +108,11 @@ def sort_once(model: Any, factors: np.ndarray, has_factor: np.ndarray | None = N
             another fit, is sorted anew.
     """
     # Not a field of the model's dataclass, whose fields are the parameters.
-    kept: tuple[np.ndarray, SortedItems] | None = model.__dict__.get("_sorted_items")
-    if kept is None or kept[0] is not factors:
-        kept = (factors, SortedItems.from_factors(factors.reshape(len(factors), -1), has_factor))
-        model.__dict__["_sorted_items"] = kept
-    return kept[1]
+    cached: tuple[np.ndarray, SortedItems] | None = model.__dict__.get("_sorted_items")
+    if cached is None or cached[0] is not factors:
+        cached = (factors, SortedItems.from_factors(factors.reshape(len(factors), -1), has_factor))
+        model.__dict__["_sorted_items"] = cached
+    return cached[1]
 
 
 @njit(cache=True, nogil=True)
@@ -130,7 +132,7 @@ def _add_best(
         row: float32[n], the scores of the items of the block.
         block_items: int32[n], the rows of these items.
         excluded: the items to leave out, ascending.
-        items, scores: [k], the heap (:func:`recsys.kernels._sift_down`), whose first ``size`` entries
+        items, scores: [k], the heap (:func:`recsys.kernels.add_to_heap`), whose first ``size`` entries
             are used.
         size: the number of entries.
     """
@@ -142,37 +144,14 @@ def _add_best(
         if not score >= threshold:
             continue
         item = block_items[j]
-        if size == k and not _ranks_before(score, item, scores[0], items[0]):
+        if size == k and not ranks_before(score, item, scores[0], items[0]):
             continue
         if score == -np.inf or _is_excluded(excluded, item):
             continue
-        if size < k:
-            node = size
-            size += 1
-            while node > 0 and _ranks_before(scores[(node - 1) // 2], items[(node - 1) // 2], score, item):
-                scores[node] = scores[(node - 1) // 2]
-                items[node] = items[(node - 1) // 2]
-                node = (node - 1) // 2
-            scores[node] = score
-            items[node] = item
-        else:
-            scores[0] = score
-            items[0] = item
-            _sift_down(scores, items, 0, k)
+        size = add_to_heap(scores, items, size, score, item)
         if size == k:
             threshold = scores[0]
     return size
-
-
-@njit(cache=True, nogil=True)
-def _sort_heap(items: np.ndarray, scores: np.ndarray, size: int) -> None:
-    """Sort the entries of a heap, best first, and fill the rest with -1 and NaN."""
-    for last in range(size - 1, 0, -1):
-        scores[0], scores[last] = scores[last], scores[0]
-        items[0], items[last] = items[last], items[0]
-        _sift_down(scores, items, 0, last)
-    items[size:] = -1
-    scores[size:] = np.nan
 
 
 @njit(cache=True, nogil=True, parallel=True)
@@ -229,5 +208,5 @@ def _top_k(
                     block_scores[a], items[block], row_excluded, best_items[user], best_scores[user], size
                 )
         for row in range(len(sizes)):
-            _sort_heap(best_items[first_user + row], best_scores[first_user + row], sizes[row])
+            sort_heap(best_scores[first_user + row], best_items[first_user + row], sizes[row])
     return best_items, best_scores

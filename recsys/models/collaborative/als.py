@@ -18,9 +18,9 @@ from recsys.logging import log_phase, logger
 from recsys.models.collaborative.fading import Fading, fading_weights
 from recsys.models.collaborative.linear import liked_columns
 from recsys.parameters import STRICT
-from recsys.ranking.sorted_items import sort_once
+from recsys.ranking.sorted_items import SortedItems, sort_once
 from recsys.recommender import Explanation, Recommender
-from recsys.types import Features, Histories, Interactions, TopItems
+from recsys.types import Features, Histories, Interactions, Selection, TopItems
 
 LARGEST_FACTOR = 1e18
 """The largest allowed absolute value in a factor. The sum of squares of larger values overflows in
@@ -161,42 +161,17 @@ class ALS(Fading, ALSParameters, Recommender):
             scores[~has_factor] = np.nan
         return scores
 
-    def top_k(
-        self,
-        histories: Histories,
-        k: int,
-        excluded: csr_array,
-        users: np.ndarray | None = None,
-        candidates: np.ndarray | None = None,
-    ) -> TopItems:
+    def top_k(self, histories: Histories, selection: Selection, users: np.ndarray | None = None) -> TopItems:
         """Return the lists of :meth:`recsys.recommender.Recommender.top_k`, without the scores that cannot be in them.
 
         ``users`` is not used.
         """
-        return self.top_k_of_vectors(self.user_factors(histories), self.can_score(histories), k, excluded, candidates)
+        return self.sorted_items.top_k(self.user_factors(histories), selection, self.can_score(histories))
 
-    def top_k_of_vectors(
-        self,
-        user_factors: np.ndarray,
-        has_factor: np.ndarray,
-        k: int,
-        excluded: csr_array,
-        candidates: np.ndarray | None = None,
-    ) -> TopItems:
-        """Return the lists of m user factors, as :meth:`top_k` does. A user without a factor has an empty list.
-
-        Args:
-            user_factors, has_factor: as for :meth:`score_vectors`.
-            k, excluded, candidates: as for :meth:`top_k`.
-        """
-        sorted_items = sort_once(self, self.item_factors_, self.known_).restrict_to(candidates)
-        if has_factor.all():
-            return sorted_items.top_k(user_factors, excluded, k)
-        items = np.full((len(user_factors), k), -1, dtype=np.int32)
-        scores = np.full((len(user_factors), k), np.nan, dtype=np.float32)
-        rows = np.flatnonzero(has_factor)
-        items[rows], scores[rows] = sorted_items.top_k(user_factors[rows], excluded[rows], k)
-        return items, scores
+    @property
+    def sorted_items(self) -> SortedItems:
+        """The items that have a factor, in descending order of the lengths of their factors."""
+        return sort_once(self, self.item_factors_, self.known_)
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return bool[m]: whether each of m histories has a liked item that has a factor."""

@@ -8,13 +8,12 @@ from typing import Annotated, Any, ClassVar, Self
 import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from scipy.sparse import csr_array
 
 from recsys.data.hashing import id_bits, random_scores
 from recsys.parameters import STRICT
 from recsys.ranking.sorted_items import sort_once
 from recsys.recommender import Explanation, Recommender
-from recsys.types import Features, Histories, Interactions, TopItems
+from recsys.types import Features, Histories, Interactions, Selection, TopItems
 
 
 @dataclass(config=STRICT)
@@ -99,19 +98,12 @@ class Popular(Recommender):
         """
         return np.broadcast_to(self.scores_, (len(histories), len(self.scores_)))
 
-    def top_k(
-        self,
-        histories: Histories,
-        k: int,
-        excluded: csr_array,
-        users: np.ndarray | None = None,
-        candidates: np.ndarray | None = None,
-    ) -> TopItems:
+    def top_k(self, histories: Histories, selection: Selection, users: np.ndarray | None = None) -> TopItems:
         """Return the lists of :meth:`recsys.recommender.Recommender.top_k`, without a row of scores for each user.
 
         The values of the histories and ``users`` are not used.
         """
-        return sort_once(self, self.scores_).restrict_to(candidates).shared_lists(excluded, k)
+        return sort_once(self, self.scores_).shared_lists(selection)
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return bool[m], all True: the model scores every user."""

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from recsys.ranking import rank
 from recsys.recommender import Explanation, Recommender, score_histories
-from recsys.types import Features, Histories, Interactions, TopItems
+from recsys.types import Features, Histories, Interactions, Selection, TopItems
 
 
 class Cascade(Recommender):
@@ -81,28 +80,20 @@ class Cascade(Recommender):
                 scores[rows] = score_histories(model, histories[rows], users[rows])
         return scores
 
-    def top_k(
-        self,
-        histories: Histories,
-        k: int,
-        excluded: csr_array,
-        users: np.ndarray | None = None,
-        candidates: np.ndarray | None = None,
-    ) -> TopItems:
+    def top_k(self, histories: Histories, selection: Selection, users: np.ndarray | None = None) -> TopItems:
         """Return the list of each user by the member that scores the user, as int32[m, k] and float32[m, k].
 
         The arguments are those of :meth:`recsys.recommender.Recommender.top_k`.
         """
         users = _user_numbers(histories, users)
         member = self.member_of(histories, users)
-        items = np.full((len(histories), k), -1, dtype=np.int32)
-        scores = np.full((len(histories), k), np.nan, dtype=np.float32)
+        items, scores = selection.empty_lists()
         for position, model in enumerate(self.members.values()):
             rows = np.flatnonzero(member == position)
             if len(rows) == len(histories):
-                return rank.top_k(model, histories, k, excluded, users, candidates)
+                return rank.top_k(model, histories, selection, users)
             if len(rows):
-                lists = rank.top_k(model, histories[rows], k, excluded[rows], users[rows], candidates)
+                lists = rank.top_k(model, histories[rows], selection.of_rows(rows), users[rows])
                 items[rows], scores[rows] = lists
         return items, scores
 

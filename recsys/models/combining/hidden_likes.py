@@ -148,13 +148,13 @@ def _gain(scores: np.ndarray, seen: np.ndarray, hidden: np.ndarray, discounts: n
         score = scores[column]
         if np.isnan(score):
             break
-        # The place of the item is the number of items before it.
-        place = _count(scores[:column], score, True, len(discounts))
-        place += _count(scores[column + 1 :], score, False, len(discounts) - place)
-        if place >= len(discounts):
+        # The position of the item is the number of items before it.
+        position = _count(scores[:column], score, True, len(discounts))
+        position += _count(scores[column + 1 :], score, False, len(discounts) - position)
+        if position >= len(discounts):
             # The other hidden likes come later in the ranking.
             break
-        gain += discounts[place]
+        gain += discounts[position]
     return gain
 
 

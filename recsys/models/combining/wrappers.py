@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Self
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from recsys.errors import RunFolderError
 from recsys.features.segment_popularity import Segments
@@ -13,7 +12,7 @@ from recsys.models.collaborative.als import ALS
 from recsys.models.collaborative.popular import Random
 from recsys.models.combining.cascade import Cascade
 from recsys.recommender import Explanation, Recommender
-from recsys.types import Features, Histories, Interactions, TopItems
+from recsys.types import Features, Histories, Interactions, Selection, TopItems
 
 
 class FixedScores(Recommender):
@@ -89,17 +88,10 @@ class StoredFactors(Recommender):
         """
         return self.als.score_vectors(self.user_vectors(histories, users), self.can_score(histories, users))
 
-    def top_k(
-        self,
-        histories: Histories,
-        k: int,
-        excluded: csr_array,
-        users: np.ndarray | None = None,
-        candidates: np.ndarray | None = None,
-    ) -> TopItems:
+    def top_k(self, histories: Histories, selection: Selection, users: np.ndarray | None = None) -> TopItems:
         """Return the lists of :meth:`recsys.recommender.Recommender.top_k` by the vectors of the users."""
         vectors = self.user_vectors(histories, users)
-        return self.als.top_k_of_vectors(vectors, self.can_score(histories, users), k, excluded, candidates)
+        return self.als.sorted_items.top_k(vectors, selection, self.can_score(histories, users))
 
     def can_score(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return bool[m]: whether each of m users has a stored factor, or can be folded in.

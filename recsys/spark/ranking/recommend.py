@@ -27,6 +27,7 @@ from recsys.schema import RANK, SCORE, SOURCE, TIME, VALUE
 from recsys.spark.item_blocks import FactorBlocks
 from recsys.spark.ranking.scorers import HISTORY_COLUMNS, BlockedFactorScorer, Scorer
 from recsys.spark.tasks import prepare_task
+from recsys.types import Selection
 
 BLOCK_BYTES = 64 * 2**20
 """Largest size of a block of scores in bytes, even if more memory is allowed.
@@ -203,7 +204,7 @@ def _lists_of_batch(users: pa.RecordBatch, scorer: Scorer, settings: ListSetting
     excluded = _excluded_items(users, scorer.n_items, settings)
     n_users = settings.users_per_block(scorer.n_items)
     if not settings.quotas:
-        return _as_rows(users, scorer, *scorer.top_k(users, excluded, settings.k, n_users))
+        return _as_rows(users, scorer, *scorer.top_k(users, Selection(settings.k, excluded), n_users))
     items = np.empty((users.num_rows, settings.k), dtype=np.int32)
     list_scores = np.empty((users.num_rows, settings.k), dtype=np.float32)
     scores = np.empty((min(n_users, users.num_rows), scorer.n_items), dtype=np.float32)
@@ -223,8 +224,8 @@ def _lists_by_item_blocks(users: pa.RecordBatch, scorer: BlockedFactorScorer, se
     list_scores = np.full((users.num_rows, settings.k), np.nan, dtype=np.float32)
     for first_item, block_scorer in scorer.scorers_of_blocks():
         n_items = block_scorer.n_items
-        excluded_in_block = excluded[:, first_item : first_item + n_items]
-        block_lists = block_scorer.top_k(users, excluded_in_block, settings.k, settings.users_per_block(n_items))
+        selection = Selection(settings.k, excluded[:, first_item : first_item + n_items])
+        block_lists = block_scorer.top_k(users, selection, settings.users_per_block(n_items))
         items, list_scores = merge_lists((items, list_scores), block_lists, first_item)
     return _as_rows(users, scorer, items, list_scores)
 

@@ -24,7 +24,7 @@ from recsys.ranking.sorted_items import SortedItems
 from recsys.recommender import Recommender, score_histories
 from recsys.schema import USER
 from recsys.spark.item_blocks import FactorBlocks, FactorTable
-from recsys.types import Histories, TopItems
+from recsys.types import Histories, Selection, TopItems
 
 FEATURES = "features"
 """Column with the factor of a user, which is null for a user without one."""
@@ -74,27 +74,27 @@ class Scorer(ABC):
         The whole array is overwritten. An item without a score for a user gets NaN.
         """
 
-    def top_k(self, users: pa.RecordBatch, excluded: csr_array, k: int, users_per_block: int) -> TopItems:
+    def top_k(self, users: pa.RecordBatch, selection: Selection, users_per_block: int) -> TopItems:
         """Return the k best items of each user of a batch, int32[users, k], and their scores, float32[users, k].
 
         The best item is first; of equal scores, the lower row is first. If a user has fewer than k
         items with a score, the list ends with -1 and NaN.
 
         Args:
-            excluded: csr (users, items), an entry for each item that a list leaves out.
+            selection: which items may be listed, and how many. It has no candidates, because a scorer is
+                restricted to them by :meth:`restricted_to`.
             users_per_block: the largest number of users whose scores are in memory at a time.
         """
-        items = np.empty((users.num_rows, k), dtype=np.int32)
-        list_scores = np.empty((users.num_rows, k), dtype=np.float32)
+        items, list_scores = selection.empty_lists()
         # All blocks use the same memory: to allocate it anew costs as much as the product.
         scores = np.empty((min(users_per_block, users.num_rows), self.n_items), dtype=np.float32)
         for start in range(0, users.num_rows, users_per_block):
             block = users.slice(start, users_per_block)
             rows = slice(start, start + block.num_rows)
             self.fill(scores[: block.num_rows], block)
-            part = excluded[rows]
-            best = kernels.select_top_k(scores[: block.num_rows], part.indptr, part.indices, k)
-            items[rows], list_scores[rows] = best
+            excluded = selection.excluded[rows]
+            lists = kernels.select_top_k(scores[: block.num_rows], excluded.indptr, excluded.indices, selection.k)
+            items[rows], list_scores[rows] = lists
         return items, list_scores
 
     def kinds(self, users: pa.RecordBatch) -> np.ndarray:
@@ -183,9 +183,9 @@ class SharedScorer(Scorer):
         """Write the shared scores into each row of the array ``scores``, float32[users, items]."""
         scores[:] = self.scores
 
-    def top_k(self, users: pa.RecordBatch, excluded: csr_array, k: int, users_per_block: int) -> TopItems:
+    def top_k(self, users: pa.RecordBatch, selection: Selection, users_per_block: int) -> TopItems:
         """Return the lists of :meth:`Scorer.top_k` without the scores of all items for each user."""
-        return self.sorted_items.shared_lists(excluded, k)
+        return self.sorted_items.shared_lists(selection)
 
     @cached_property
     def sorted_items(self) -> SortedItems:
@@ -354,21 +354,21 @@ class FactorScorer(_ScorerWithFallback):
             in_segment = segment >= 0
             scores[in_segment] = self.segments.scores[segment[in_segment]]
 
-    def top_k(self, users: pa.RecordBatch, excluded: csr_array, k: int, users_per_block: int) -> TopItems:
+    def top_k(self, users: pa.RecordBatch, selection: Selection, users_per_block: int) -> TopItems:
         """Return the lists of :meth:`Scorer.top_k`, without the scores that cannot be among the best."""
-        items = np.full((users.num_rows, k), -1, dtype=np.int32)
-        scores = np.full((users.num_rows, k), np.nan, dtype=np.float32)
+        items, scores = selection.empty_lists()
         kinds = self.kinds(users)
-        for kind in np.unique(kinds).tolist():
-            rows = np.flatnonzero(kinds == kind)
-            part = excluded[rows]
-            if kind == 1:
-                items[rows], scores[rows] = self._sorted_items.top_k(_factors(users), part, k)
-            elif kind == 0 and self.fallback is not None:
-                items[rows], scores[rows] = self.fallback.sorted_items.shared_lists(part, k)
-            elif kind >= 2 and self.segments is not None:
-                segment_items = SortedItems.from_scores(self.segments.scores[kind - 2])
-                items[rows], scores[rows] = segment_items.shared_lists(part, k)
+        rows = np.flatnonzero(kinds == 1)
+        if len(rows):
+            items[rows], scores[rows] = self._sorted_items.top_k(_factors(users), selection.of_rows(rows))
+        rows = np.flatnonzero(kinds == 0)
+        if len(rows) and self.fallback is not None:
+            items[rows], scores[rows] = self.fallback.sorted_items.shared_lists(selection.of_rows(rows))
+        rows = np.flatnonzero(kinds >= 2)
+        if len(rows):
+            # There may be as many segments as users, so that sorting the items of each would take longer.
+            users_of_segments = users.take(pa.array(rows))
+            items[rows], scores[rows] = super().top_k(users_of_segments, selection.of_rows(rows), users_per_block)
         return items, scores
 
     @cached_property

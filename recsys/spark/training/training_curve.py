@@ -23,7 +23,7 @@ from recsys.ranking import rank
 from recsys.ranking.sorted_items import SortedItems
 from recsys.recommender import Recommender
 from recsys.spark.training.parameters import SparkALSParameters
-from recsys.types import Features, Histories, Interactions, TopItems, TopK
+from recsys.types import Features, Histories, Interactions, Selection, TopItems, TopK
 
 MAX_USERS = 1000
 """Approximate number of validation users, if there are enough users."""
@@ -251,15 +251,8 @@ class _FixedItems(Recommender):
         scores[:, ~self.items.any(axis=1)] = np.nan
         return scores.astype(np.float32, copy=False)
 
-    def top_k(
-        self,
-        histories: Histories,
-        k: int,
-        excluded: csr_array,
-        users: np.ndarray | None = None,
-        candidates: np.ndarray | None = None,
-    ) -> TopItems:
+    def top_k(self, histories: Histories, selection: Selection, users: np.ndarray | None = None) -> TopItems:
         """Return the lists of users who are folded in (:meth:`recsys.recommender.Recommender.top_k`)."""
         has_factor = np.asarray(self.items.any(axis=1))
-        sorted_items = SortedItems.from_factors(self.items, has_factor).restrict_to(candidates)
-        return sorted_items.top_k(self.solve_users(histories.values), excluded, k)
+        sorted_items = SortedItems.from_factors(self.items, has_factor)
+        return sorted_items.top_k(self.solve_users(histories.values), selection)
