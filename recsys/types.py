@@ -45,7 +45,7 @@ class Selection:
     excluded: csr_array
     candidates: np.ndarray | None = None
 
-    def of_rows(self, rows: slice | np.ndarray) -> Selection:
+    def select(self, rows: slice | np.ndarray) -> Selection:
         """Return the selection for some of the users, given by a slice or by row numbers."""
         return Selection(self.k, self.excluded[rows], self.candidates)
 

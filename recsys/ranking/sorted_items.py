@@ -77,7 +77,7 @@ class SortedItems:
         if has_factor is not None and not has_factor.all():
             items, scores = selection.empty_lists()
             rows = np.flatnonzero(has_factor)
-            items[rows], scores[rows] = self.top_k(user_factors[rows], selection.of_rows(rows))
+            items[rows], scores[rows] = self.top_k(user_factors[rows], selection.select(rows))
             return items, scores
         vectors = np.ascontiguousarray(user_factors, dtype=np.float32)
         # The computed score may exceed the product of the lengths by its rounding.
@@ -85,13 +85,13 @@ class SortedItems:
         lengths *= 1 + 2.0**-22 * (vectors.shape[1] + 2)
         excluded = (writable(selection.excluded.indptr, np.int64), writable(selection.excluded.indices, np.int32))
         with one_blas_thread():
-            return _top_k(vectors, lengths, self._among(selection.candidates), excluded, selection.k)
+            return _top_k(vectors, lengths, self._restrict(selection.candidates), excluded, selection.k)
 
     def shared_lists(self, selection: Selection) -> TopItems:
         """Return the lists of users who share the scores of :meth:`from_scores`."""
         return self.top_k(np.ones((selection.excluded.shape[0], 1), dtype=np.float32), selection)
 
-    def _among(self, candidates: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _restrict(self, candidates: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return ``items``, ``lengths`` and ``factors`` of the candidates, bool[items] (None: of all items)."""
         if candidates is None:
             return self.items, self.lengths, self.factors

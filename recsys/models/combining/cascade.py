@@ -93,7 +93,7 @@ class Cascade(Recommender):
             if len(rows) == len(histories):
                 return rank.top_k(model, histories, selection, users)
             if len(rows):
-                lists = rank.top_k(model, histories[rows], selection.of_rows(rows), users[rows])
+                lists = rank.top_k(model, histories[rows], selection.select(rows), users[rows])
                 items[rows], scores[rows] = lists
         return items, scores
 

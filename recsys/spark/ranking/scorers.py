@@ -360,15 +360,15 @@ class FactorScorer(_ScorerWithFallback):
         kinds = self.kinds(users)
         rows = np.flatnonzero(kinds == 1)
         if len(rows):
-            items[rows], scores[rows] = self._sorted_items.top_k(_factors(users), selection.of_rows(rows))
+            items[rows], scores[rows] = self._sorted_items.top_k(_factors(users), selection.select(rows))
         rows = np.flatnonzero(kinds == 0)
         if len(rows) and self.fallback is not None:
-            items[rows], scores[rows] = self.fallback.sorted_items.shared_lists(selection.of_rows(rows))
+            items[rows], scores[rows] = self.fallback.sorted_items.shared_lists(selection.select(rows))
         rows = np.flatnonzero(kinds >= 2)
         if len(rows):
             # There may be as many segments as users, so that sorting the items of each would take longer.
             users_of_segments = users.take(pa.array(rows))
-            items[rows], scores[rows] = super().top_k(users_of_segments, selection.of_rows(rows), users_per_block)
+            items[rows], scores[rows] = super().top_k(users_of_segments, selection.select(rows), users_per_block)
         return items, scores
 
     @cached_property
