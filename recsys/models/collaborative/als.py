@@ -124,6 +124,7 @@ class ALS(Fading, ALSParameters, Recommender):
         # Only the factors of items in the histories are converted to float64. All factors of a
         # million items would take much longer than the rest of the fold-in of one history.
         if len(histories) == 1:
+            # The items of one history are distinct and ascending already.
             used = indices
             columns = np.arange(len(indices))
         else:
