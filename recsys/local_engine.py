@@ -35,7 +35,7 @@ from recsys.models.combining.short_histories import try_short_histories
 from recsys.models.combining.wrappers import insert_segment_fallback, with_user_ids
 from recsys.parameters import build_each
 from recsys.ranking.business_rules import CompiledRules, compile_rules
-from recsys.ranking.rank import recommend, topk_table
+from recsys.ranking.rank import ListOptions, recommend, topk_table
 from recsys.recommender import Recommender
 from recsys.runfolder import RunFolder
 from recsys.schema import ITEM, TIME, USER
@@ -344,15 +344,18 @@ class LocalEngine(Engine):
 
     def _lists_of(self, audience: Audience, name: str) -> TopK:
         settings = self.config.recommend
+        options = ListOptions(
+            exclude_seen=settings.exclude_seen,
+            candidates=self.truth.ranked_items,
+            rules=audience.rules,
+            memory_mb=settings.memory_mb,
+        )
         return recommend(
             self._model_for(audience, name),
             audience.histories,
             settings.k,
             users=audience.rows,
-            rules=audience.rules,
-            exclude_seen=settings.exclude_seen,
-            candidates=self.truth.ranked_items,
-            memory_mb=settings.memory_mb,
+            options=options,
             progress=partial(self.report_progress, f"recommend {name}"),
         )
 

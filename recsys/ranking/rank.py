@@ -8,6 +8,7 @@ reason why a list is short. The local engine and the Spark engine both make thei
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -36,17 +37,71 @@ Progress = Callable[[int, int], None]
 """A function that is called with (number of users done, number of all users) after each block."""
 
 
+@dataclass(frozen=True)
+class ListOptions:
+    """Which items the lists of a call of :func:`recommend` may have, and the memory that it may use.
+
+    Attributes:
+        exclude_seen: whether to leave out the items of the history, or those of ``seen``.
+        seen: csr (m, items), an entry for each item to leave out, if the histories have only a part
+            of them. None: the items of the histories. Not used if ``exclude_seen`` is False.
+        candidates: bool[items], the items that may be recommended. None: all.
+        rules: rules from :func:`recsys.ranking.business_rules.compile_rules`. The ``users`` of
+            :func:`recommend` are rows of the user map of the rules; a number outside of it is a user
+            without denied items. None: no rules.
+        memory_mb: largest memory for the scores of a block and two copies, in MiB. A block has at
+            least one user.
+    """
+
+    exclude_seen: bool = True
+    seen: csr_array | None = None
+    candidates: np.ndarray | None = None
+    rules: CompiledRules | None = None
+    memory_mb: int = 512
+
+    def users_per_block(self, n_items: int) -> int:
+        """Return the number of users who are scored together, at least 1.
+
+        Args:
+            n_items: the number of items of the model.
+        """
+        # Three float32 arrays of a block exist at a time: scores, a masked copy, and the model's own
+        # work.
+        max_rows = int(self.memory_mb * 2**20 / (3 * 4 * max(1, n_items)))
+        return max(1, min(max_rows, max(MIN_BLOCK_ROWS, BLOCK_BYTES // (4 * max(1, n_items)))))
+
+    def listed_candidates(self, n_items: int) -> np.ndarray | None:
+        """Return the items that ``candidates`` and ``rules`` both allow, bool[items]. None: all.
+
+        Raises:
+            ConfigError: ``candidates`` has another shape or dtype.
+        """
+        candidates = self.candidates
+        if candidates is not None and (candidates.shape != (n_items,) or candidates.dtype != bool):
+            raise ConfigError(f"candidates must be bool[{n_items}], one per item")
+        if self.rules is None:
+            return candidates
+        return self.rules.candidates if candidates is None else candidates & self.rules.candidates
+
+    def seen_items(self, histories: Histories, rows: slice) -> csr_array:
+        """Return the seen items that the lists of some users leave out, csr (users, items).
+
+        Args:
+            histories: the histories of these users.
+            rows: the rows of these users in ``seen``.
+        """
+        if not self.exclude_seen:
+            return csr_array(histories.shape, dtype=np.float32)
+        return histories.values if self.seen is None else self.seen[rows]
+
+
 def recommend(
     model: Recommender,
     histories: Histories | csr_array,
     k: int,
     *,
     users: np.ndarray | None = None,
-    exclude_seen: bool = True,
-    seen: csr_array | None = None,
-    candidates: np.ndarray | None = None,
-    rules: CompiledRules | None = None,
-    memory_mb: int = 512,
+    options: ListOptions | None = None,
     progress: Progress | None = None,
 ) -> TopK:
     """Return the list of the k best items of each of m users, as a TopK.
@@ -59,14 +114,7 @@ def recommend(
         k: length of the lists, ≥ 1. A shorter list is padded with item -1 and score NaN.
         users: int[m], a number that identifies each user, for ``model.score`` and in the result.
             None: ``0 … m-1``.
-        exclude_seen: whether to leave out the items of the history, or those of ``seen``.
-        seen: csr (m, items), an entry for each item to leave out, if ``histories`` have only a part
-            of them. Not used if ``exclude_seen`` is False.
-        candidates: bool[items], the items that may be recommended. None: all.
-        rules: rules from :func:`recsys.ranking.business_rules.compile_rules`. ``users`` are rows of
-            the user map of the rules; a number outside of it is a user without denied items.
-        memory_mb: largest memory for the scores of a block and two copies, in MiB. A block has at
-            least one user.
+        options: which items the lists may have. None: all items that the user has not seen.
         progress: called after each block.
 
     Of items with equal scores, the one with the lower row is first. For a list of fewer than k items,
@@ -81,7 +129,7 @@ def recommend(
     could fill the list with other items.
 
     Raises:
-        ConfigError: k < 1, or ``candidates`` has another shape or dtype.
+        ConfigError: k < 1, or ``options.candidates`` has another shape or dtype.
         InputError: the model was fitted with another number of items, or its scores have another
             shape or dtype than float32[users, items].
     """
@@ -90,27 +138,21 @@ def recommend(
     m, n = histories.shape
     if k < 1:
         raise ConfigError(f"k is {k}: ask for at least one item")
-    if candidates is not None and (candidates.shape != (n,) or candidates.dtype != bool):
-        raise ConfigError(f"candidates must be bool[{n}], one per item")
+    options = options or ListOptions()
+    rules = options.rules
+    candidates = options.listed_candidates(n)
     users = np.arange(m) if users is None else np.asarray(users)
-    if rules is not None:
-        candidates = rules.candidates if candidates is None else candidates & rules.candidates
-    if seen is not None:
-        seen.sort_indices()
+    if options.seen is not None:
+        options.seen.sort_indices()
     items = np.empty((m, k), dtype=np.int32)
     scores = np.empty((m, k), dtype=np.float32)
     source = np.full((m, k), -1, dtype=np.int8)
     shortfall = np.zeros(m, dtype=np.int8)
-    # Three float32 arrays of a block exist at a time: scores, a masked copy, and the model's own
-    # work.
-    max_rows = int(memory_mb * 2**20 / (3 * 4 * max(1, n)))
-    block = max(1, min(max_rows, max(MIN_BLOCK_ROWS, BLOCK_BYTES // (4 * max(1, n)))))
+    block = options.users_per_block(n)
     for start in range(0, m, block):
         rows = slice(start, min(m, start + block))
         part = histories if m <= block else histories[rows]
-        excluded = part.values if seen is None else seen[rows]
-        if not exclude_seen:
-            excluded = csr_array(part.shape, dtype=np.float32)
+        excluded = options.seen_items(part, rows)
         skip = excluded if rules is None else _union(excluded, rules.denied, users[rows])
         if rules is None or not rules.quotas:
             items[rows], scores[rows] = top_k(model, part, Selection(k, skip, candidates), users[rows])

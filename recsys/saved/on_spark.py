@@ -302,14 +302,13 @@ def list_batch(request: ExecutorSettings, folder: Path, batch: pa.RecordBatch) -
     """
     saved = _open_once(folder, request.name, request.own_models)
     histories = histories_of_batch(batch, len(saved.items), request.timed)
-    lists = rank.recommend(
-        _model_of_batch(saved, batch, fallback=request.lists.fallback),
-        histories,
-        request.lists.k,
+    options = rank.ListOptions(
         exclude_seen=request.lists.exclude_seen,
         rules=_rules_of_batch(request, batch),
         memory_mb=request.lists.memory_mb,
     )
+    model = _model_of_batch(saved, batch, fallback=request.lists.fallback)
+    lists = rank.recommend(model, histories, request.lists.k, options=options)
     row, position = np.nonzero(lists.items >= 0)
     # A user without a list has one row, so that the reason is counted.
     without_list = np.flatnonzero((lists.items < 0).all(axis=1))

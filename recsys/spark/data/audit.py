@@ -128,12 +128,12 @@ class RowCounts:
     first: float
     last: float
 
-    def __add__(self, other: RowCounts) -> RowCounts:
+    def __add__(self, counts: RowCounts) -> RowCounts:
         """Return the counts of the events of two sides together."""
-        rows = self.rows + other.rows
-        mean = float(np.nansum([self.rows * self.mean, other.rows * other.mean]) / max(1, rows))
-        first = float(np.fmin(self.first, other.first))
-        return RowCounts(rows, mean, first, float(np.fmax(self.last, other.last)))
+        rows = self.rows + counts.rows
+        mean = float(np.nansum([self.rows * self.mean, counts.rows * counts.mean]) / max(1, rows))
+        first = float(np.fmin(self.first, counts.first))
+        return RowCounts(rows, mean, first, float(np.fmax(self.last, counts.last)))
 
 
 NO_ROWS = RowCounts(0, math.nan, math.nan, math.nan)

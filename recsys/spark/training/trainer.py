@@ -110,7 +110,7 @@ def _train_on_driver(rows: DataFrame, candidates: int, params: SparkALSParameter
     spark = rows.sparkSession
     packed = blocks.pack_blocks(params.seed)(iter(rows.toArrow().to_batches()))
     histories = [blocks.HistoryBlock.from_bytes(block.as_py()) for batch in packed for block in batch.column(0)]
-    log = [block.to_bytes() for whole in histories for block in whole.divide(BLOCK_PAIRS)]
+    log = [part.to_bytes() for history_block in histories for part in history_block.divide(BLOCK_PAIRS)]
     del histories
     fitter = _Fitter(DriverBlocks(log), candidates, params, spark.sparkContext)
     items = fitter.fit()
