@@ -363,8 +363,8 @@ def test_kinds_of_order_take_part_where_they_are_named_and_events_have_times():
 def test_a_trial_asks_as_many_users_as_its_memory_holds():
     train, _ = contract.world(users=200, items=2000)
     record = build("hybrid", {"parts": ["popular"], "memory_mb": 4}).fit(train).record
-    # Scores of one kind, and six arrays to work with.
-    assert record["users"] == 4 * 2**20 // (4 * 7 * 2000)
+    # Scores of one kind and of a second member, and six arrays to work with.
+    assert record["users"] == 4 * 2**20 // (4 * 8 * 2000)
     assert build("hybrid", {"parts": ["popular"], "users": 62, "memory_mb": 4}).fit(train).record["users"] == 62
 
 

@@ -1,5 +1,6 @@
 """The search of a hybrid: its ladders, its trials, its deadline, and how it judges."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import contract
@@ -15,9 +16,10 @@ from recsys.data.splitting.split import split
 from recsys.data.splitting.strategies import ByTime
 from recsys.data.synthetic import film_world
 from recsys.local_engine import configured_model
-from recsys.models import build
+from recsys.models import build, load, save
 from recsys.models.combining import hybrid
 from recsys.models.combining import search as search_module
+from recsys.models.combining.blend import rescale_rows
 from recsys.models.combining.hidden_likes import ndcg_after_addition, ndcg_of_hidden
 from recsys.models.combining.search import (
     FADING,
@@ -32,6 +34,7 @@ from recsys.models.combining.search import (
     settings_at,
 )
 from recsys.models.combining.trial import Trial, climb, hide_latest, hide_pairs
+from recsys.recommender import Recommender
 
 
 def ndcg_by_loops(scores, seen, hidden, depth):
@@ -396,6 +399,90 @@ def test_a_member_of_the_blend_is_searched_however_little_it_promises(monkeypatc
     monkeypatch.setattr(Trial, "choose", choose)
     build("hybrid", {"parts": ["itemknn", "rp3beta", "ease"]}).fit(train)
     assert searched == ["ease", "rp3beta"]
+
+
+class PerUser(Recommender):
+    """Has scores for each user."""
+
+    def __init__(self, scores):
+        self.scores = scores.astype(np.float32)
+
+    def fit(self, train, features=None):
+        return self
+
+    def score(self, histories, users=None):
+        return self.scores[users]
+
+
+@pytest.mark.parametrize("second", [(64, 5), (128, 4)])
+def test_the_second_member_of_a_kind_is_the_one_that_adds_most_to_the_best(second, monkeypatch):
+    train, _ = contract.world(users=200)
+    trial = hide_pairs(train, 0.5, 200, seed=1)
+    rng = np.random.default_rng(1)
+    hidden = trial.hidden.toarray() > 0
+    is_first = rng.random(hidden.shape) < 0.5
+    noise = rng.random(hidden.shape)
+    # By rank and the rung of the weight of likes. The best model ranks half of what is hidden first, one of two others
+    # the other half, and a worse one all of it.
+    scores = dict.fromkeys([(64, 4), (128, 4), (64, 5)], noise + 3 * (hidden & is_first))
+    scores |= {second: noise + 3 * (hidden & ~is_first), (64, 6): noise + 3 * hidden}
+    alphas = [rung["alpha"] for rung in SCALED.rungs]
+    fitted = []
+
+    def fit_part(kind, params, *_):
+        fitted.append((params["rank"], alphas.index(params["alpha"])))
+        return PerUser(scores[fitted[-1]])
+
+    monkeypatch.setattr(search_module, "fit_part", fit_part)
+    attempt = Attempt("als", LADDERS["als"], (0, 2, 4, 2))
+    # Neither another fading nor another penalty makes a second member.
+    attempt.values = {
+        (0, 2, 4, 2): 0.9, (1, 2, 4, 2): 0.8, (0, 1, 4, 2): 0.7,
+        (0, 2, 4, 3): 0.6, (0, 2, 5, 2): 0.5, (0, 2, 6, 2): 0.4,
+    }  # fmt: skip
+    trial.cache_scores("als", PerUser(scores[64, 4]))
+    search = search_on(trial)
+    chosen = search.add_second(attempt)
+    assert (chosen["rank"], alphas.index(chosen["alpha"])) == second
+    assert sorted(fitted) == [(64, 5), (128, 4)]
+    np.testing.assert_array_equal(trial.scores["als_2"], rescale_rows(scores[second][trial.users].astype(np.float32)))
+    assert replace(search, deadline=Deadline(0.0)).add_second(attempt) is None
+    assert len(fitted) == 2
+    assert Attempt("ease", LADDERS["ease"], (0, 3), {(0, 3): 0.5, (0, 2): 0.4}).runners_up == []
+
+
+def test_two_members_of_a_kind_have_settings_of_their_own_wherever_the_model_is_used(monkeypatch, tmp_path):
+    train, features = contract.world(users=200)
+    weights = {"content_als": 1.0, "content_als_2": 0.5}
+    monkeypatch.setattr(Trial, "choose", lambda self, rows, start=None, steps=6: dict(weights))
+    monkeypatch.setattr(hybrid, "gain", lambda *_: {"mean": 1.0, "low": 1.0, "high": 1.0})
+    monkeypatch.setattr(hybrid.Hybrid, "_new_item_trial", lambda *_: None)
+    shuffled = []
+
+    def fit_part(kind, params, train, item_features, seed, original=hybrid.fit_part):
+        if item_features is not features:
+            shuffled.append(params)
+        return original(kind, params, train, item_features, seed)
+
+    monkeypatch.setattr(hybrid, "fit_part", fit_part)
+    model = build("hybrid", {"parts": ["content_als"]}).fit(train, features)
+    assert model.record["weights"] == weights
+    parts = model.record["parts"]
+    assert list(model.members) == list(parts) == list(weights)
+    for name, member in model.members.items():
+        assert {key: getattr(member, key) for key in parts[name]["params"]} == parts[name]["params"]
+    assert parts["content_als"]["params"] != parts["content_als_2"]["params"]
+    assert model.record["ablation"]["content"]["part"] in weights
+    assert "collaborative" not in model.record["ablation"]
+    # The placebo has both with shuffled features.
+    assert shuffled == [part["params"] for part in parts.values()]
+    save(model, tmp_path / "model")
+    loaded = load(tmp_path / "model")
+    history = train.histories()[[5]]
+    np.testing.assert_array_equal(loaded.score(history), model.score(history))
+    explanation = loaded.explain(history, 3)
+    assert set(explanation.members) == set(weights)
+    assert sum(explanation.members.values()) == pytest.approx(model.score(history)[0, 3], abs=1e-5)
 
 
 @pytest.mark.parametrize(

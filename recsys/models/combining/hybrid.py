@@ -28,11 +28,14 @@ from recsys.models.combining.search import (
     CHEAP_SHARE,
     CONTENT,
     LADDERS,
+    SECOND,
     Attempt,
     Deadline,
     Search,
     Settings,
     fit_part,
+    kind_of,
+    uses_features,
 )
 from recsys.models.combining.trial import Trial, gain, hide_items, hide_latest, hide_pairs
 from recsys.parameters import STRICT
@@ -65,7 +68,7 @@ The rest of the time is for the fits on all of train.
 """
 
 Weights = dict[str, float]
-"""Kind of model -> its weight in a blend."""
+"""Name of a member -> its weight in a blend. The name is the kind of the model, or that with ``SECOND``."""
 
 
 @plain_dataclass(frozen=True)
@@ -83,12 +86,14 @@ class Choice:
     by_group: dict[int, Weights] = field(default_factory=dict)
     new_items: Weights = field(default_factory=dict)
 
-    def kinds(self) -> list[str]:
-        """Return all kinds of models that occur in the three sets of weights, each once.
+    def names(self) -> list[str]:
+        """Return the names of all members that occur in the three sets of weights, each once.
 
         Those of ``weights`` are first, then those of ``by_group``, then those of ``new_items``.
         """
-        return list(dict.fromkeys([*self.weights, *(k for w in self.by_group.values() for k in w), *self.new_items]))
+        return list(
+            dict.fromkeys([*self.weights, *(name for own in self.by_group.values() for name in own), *self.new_items])
+        )
 
 
 @dataclass(config=STRICT)
@@ -100,6 +105,8 @@ class Hybrid(Blended):
        ``combining.trial``). Each kind is fitted once. Then the settings of the best kind with and of the
        best without content, and of those that are cheap to fit, are improved step by step, judged on
        half of the trial's users. Then those of the other members of the best blend are improved.
+       The best kind may get a second member, with other settings and the name of the kind and
+       ``_2``.
     2. *Weights.* Members are added to a blend one by one as long as each addition helps. A blend that
        is chosen on one half of the users must beat the best single member on the other half. This is
        done in both directions, and the 95 % interval of the pooled difference must be above 0.
@@ -192,8 +199,8 @@ class Hybrid(Blended):
         else:
             choice = self._choose(trial, train, features, kinds, deadline)
         self.members = {}
-        for kind in choice.kinds():
-            self._fit_part(kind, train, features)
+        for name in choice.names():
+            self._fit_part(name, train, features)
         weights = self._fitted_only(choice.weights)
         for kind in sorted(kinds, key=self._replacement_order, reverse=True):
             if not weights and kind not in self.record["left_out"]:
@@ -230,7 +237,9 @@ class Hybrid(Blended):
 
     def _trial_size(self, train: Interactions, kinds: list[str]) -> int:
         """Return the largest number of users that a trial may have."""
-        fitting = self.memory_mb * 2**20 // (4 * (len(kinds) + WORKING_ARRAYS) * len(train.items))
+        # One kind may have a second member.
+        arrays = len(kinds) + 1 + WORKING_ARRAYS
+        fitting = self.memory_mb * 2**20 // (4 * arrays * len(train.items))
         return min(self.users, max(MIN_USERS, fitting))
 
     def _default_weights(self, kinds: list[str], users: int) -> Weights:
@@ -243,21 +252,21 @@ class Hybrid(Blended):
         )
         return dict.fromkeys(default_kinds, 1.0)
 
-    def _fit_part(self, kind: str, train: Interactions, features: Features | None) -> None:
-        """Fit a kind on all of train as a member, or record that it does not fit in memory."""
+    def _fit_part(self, name: str, train: Interactions, features: Features | None) -> None:
+        """Fit a member on all of train, or record that it does not fit in memory."""
         try:
-            self.members[kind] = self._fit_chosen(kind, train, features)
+            self.members[name] = self._fit_chosen(name, train, features)
         except InputError as error:
-            self.record["left_out"][kind] = str(error)
+            self.record["left_out"][name] = str(error)
 
-    def _fit_chosen(self, kind: str, train: Interactions, features: Features | None) -> Recommender:
-        """Return a model of this kind, fitted with the settings that the search chose for it."""
-        params = self.record["parts"].get(kind, {}).get("params", {})
-        return fit_part(kind, params, train, features, self.seed)
+    def _fit_chosen(self, name: str, train: Interactions, features: Features | None) -> Recommender:
+        """Return the model of a member, fitted with the settings that the search chose for it."""
+        params = self.record["parts"].get(name, {}).get("params", {})
+        return fit_part(kind_of(name), params, train, features, self.seed)
 
     def _fitted_only(self, weights: Weights) -> Weights:
-        """Return the weights of the kinds that could be fitted, without those of the others."""
-        return {kind: weight for kind, weight in weights.items() if kind in self.members}
+        """Return the weights of the members that could be fitted, without those of the others."""
+        return {name: weight for name, weight in weights.items() if name in self.members}
 
     def _replacement_order(self, kind: str) -> tuple[bool, float]:
         """Return the sort key by which a kind is chosen to replace members that could not be fitted.
@@ -279,10 +288,13 @@ class Hybrid(Blended):
         search = Search(trial, features, half, self.seed, field_weights, deadline)
         # Among known items `attributes` is ALS, so it is tried on new items only, unless it is the
         # only kind.
-        self._search_settings([kind for kind in LADDERS if kind in kinds and kind != "attributes"] or kinds, search)
-        if not trial.scores:
+        attempts = self._search_settings(
+            [kind for kind in LADDERS if kind in kinds and kind != "attributes"] or kinds, search
+        )
+        if not attempts:
             raise ConfigError(f"model 'hybrid': no part could be fitted: {self.record['left_out']}")
-        values = {kind: trial.ndcg_per_user(scores) for kind, scores in trial.scores.items()}
+        self._add_second_member(max(attempts, key=lambda attempt: attempt.value), search)
+        values = {name: trial.ndcg_per_user(scores) for name, scores in trial.scores.items()}
         weights, reason = self._checked_choice(trial, half, check, None)
         self.record |= {"why": reason, "users": len(trial.users), "metric": "ndcg@100 on hidden likes"}
         by_group = self._choose_by_length(trial, half, check, weights)
@@ -327,8 +339,8 @@ class Hybrid(Blended):
         self.record["fields"] = {"weights": chosen, "against all 1": difference}
         return chosen if difference["mean"] > 0 else {}
 
-    def _search_settings(self, kinds: list[str], search: Search) -> None:
-        """Search the best settings of each kind, and record them.
+    def _search_settings(self, kinds: list[str], search: Search) -> list[Attempt]:
+        """Search the best settings of each kind, record them, and return the state of each search.
 
         Every kind is first tried once. Then the settings of the best kind that uses features, of the
         best kind that does not, and of the kinds that are cheap to fit are searched, the best kind
@@ -365,6 +377,21 @@ class Hybrid(Blended):
             self._record_attempt(attempt, mean)
         if search.deadline.is_over():
             self.record["stopped"] = f"no other setting was tried after {SEARCH_SHARE * self.minutes:g} minutes"
+        return attempts
+
+    def _add_second_member(self, attempt: Attempt, search: Search) -> None:
+        """Let the weights choose also a second member of a kind, and record its settings.
+
+        Args:
+            attempt: the search of the kind.
+            search: the search, whose trial stores the scores of the second member.
+        """
+        name = attempt.kind + SECOND
+        logger.info("hybrid: looks for a second member of kind %s", attempt.kind)
+        params = search.add_second(attempt)
+        if params is not None:
+            mean = float(search.trial.ndcg_per_user(search.trial.scores[name]).mean())
+            self.record["parts"][name] = {"params": params, "ndcg@100": mean, "tried": len(attempt.runners_up)}
 
     def _record_attempt(self, attempt: Attempt, mean: float) -> None:
         """Record the settings that were chosen for a kind, and their mean NDCG over all users of
@@ -506,23 +533,23 @@ class Hybrid(Blended):
         """Record the NDCG of the chosen blend, of its best members, and of the blend with shuffled features.
 
         Args:
-            values: kind -> NDCG of each user of the trial.
+            values: name of a member -> NDCG of each user of the trial.
         """
-        means = {kind: float(ndcg.mean()) for kind, ndcg in values.items()}
-        collaborative = max((kind for kind in means if kind not in CONTENT), key=means.__getitem__, default=None)
-        content = max((kind for kind in means if kind in CONTENT), key=means.__getitem__, default=None)
+        means = {name: float(ndcg.mean()) for name, ndcg in values.items()}
+        collaborative = max((name for name in means if not uses_features(name)), key=means.__getitem__, default=None)
+        content = max(filter(uses_features, means), key=means.__getitem__, default=None)
         chosen_values = _ndcg_of_choice(trial, choice)
         ablation: dict[str, Any] = {"hybrid": float(chosen_values.mean())}
-        for name, kind in (("collaborative", collaborative), ("content", content)):
-            if kind:
-                difference = gain(chosen_values, values[kind])
-                ablation[name] = {"part": kind, "mean": means[kind], "hybrid_minus_it": difference}
-        used = {kind for weights in (choice.weights, *choice.by_group.values()) for kind in weights}
-        used_content = sorted(used & set(CONTENT))
+        for family, name in (("collaborative", collaborative), ("content", content)):
+            if name:
+                difference = gain(chosen_values, values[name])
+                ablation[family] = {"part": name, "mean": means[name], "hybrid_minus_it": difference}
+        used = {name for weights in (choice.weights, *choice.by_group.values()) for name in weights}
+        used_content = sorted(filter(uses_features, used))
         if self.placebo and used_content and features is not None:
             shuffled = shuffle_features(features, self.seed)
-            for kind in used_content:
-                trial.cache_scores(kind, self._fit_chosen(kind, trial.train, shuffled))
+            for name in used_content:
+                trial.cache_scores(name, self._fit_chosen(name, trial.train, shuffled))
             placebo_values = _ndcg_of_choice(trial, choice)
             ablation["shuffled"] = {"mean": float(placebo_values.mean())}
             if collaborative:
@@ -570,8 +597,8 @@ def _is_best_of_family(attempt: Attempt, attempts: list[Attempt]) -> bool:
     Args:
         attempts: all attempts, best first.
     """
-    uses_features = attempt.kind in CONTENT
-    return attempt is next(candidate for candidate in attempts if (candidate.kind in CONTENT) == uses_features)
+    family = uses_features(attempt.kind)
+    return attempt is next(candidate for candidate in attempts if uses_features(candidate.kind) == family)
 
 
 def _format_weights(weights: Weights) -> str:

@@ -173,11 +173,37 @@ BYTES_PER_CELL = 14
 CONTENT = ("content", "attributes", "side_ease", "content_als")
 """Kinds that need item features."""
 
+SECOND = "_2"
+"""The end of the name of a second member of a kind, as in ``als_2``. No kind has a name that ends like this."""
+
+SECOND_DIFFERS_IN = ("alpha", "rank")
+"""Parameters of which one is different in a second member of a kind.
+
+Models that weigh likes differently, or have another number of factors, make different errors.
+"""
+
 FIELD_WEIGHTS = (0.1, 0.3, 1.0, 3.0, 10.0)
 """The weights of a field of features that are tried.
 
 0 is not among them, because some items have features of one field only.
 """
+
+
+def kind_of(name: str) -> str:
+    """Return the kind of a member of a hybrid.
+
+    Args:
+        name: the name of the member: its kind, or for the second member of a kind, the kind and :data:`SECOND`.
+
+    >>> kind_of("als"), kind_of("als_2")
+    ('als', 'als')
+    """
+    return name.removesuffix(SECOND)
+
+
+def uses_features(name: str) -> bool:
+    """Return whether a member of a hybrid, given by its name, needs item features."""
+    return kind_of(name) in CONTENT
 
 
 def ladders(kind: str, max_rank: int) -> tuple[Ladder, ...]:
@@ -291,6 +317,20 @@ class Attempt:
         return self.values[self.position]
 
     @property
+    def runners_up(self) -> list[Settings]:
+        """For each parameter of :data:`SECOND_DIFFERS_IN`, the best settings with another value of it.
+
+        They are chosen among the settings that were tried. A kind without these parameters has none.
+        """
+        best_first = sorted(self.values, key=lambda position: -self.values[position])
+        tried = [settings_at(self.steps, position) for position in best_first]
+        chosen: list[Settings] = []
+        for name in filter(self.params.__contains__, SECOND_DIFFERS_IN):
+            different = [params for params in tried if params[name] != self.params[name]]
+            chosen += [params for params in different[:1] if params not in chosen]
+        return chosen
+
+    @property
     def last_rungs(self) -> Settings:
         """The part of the best settings that lies at an end of its ladder.
 
@@ -363,6 +403,33 @@ class Search:
         steps = attempt.steps
         rank = [(axis,) for axis, step in enumerate(steps) if "rank" in step.rungs[0]]
         self._climb(attempt, [one_by_one(len(steps)), *[[*_first_moves(steps), *rank]] * MORE_ROUNDS])
+
+    def add_second(self, attempt: Attempt) -> Settings | None:
+        """Search the settings of a second member of a kind, and return them.
+
+        Two models of a kind with different settings make different errors, so that their mean may be
+        better than each of them. Of the settings ``attempt.runners_up``, those are chosen whose mean
+        with the best settings has the highest NDCG@100. They are fitted again, because the scores of
+        all settings that were tried would take too much memory. The trial stores the scores under the
+        name of the kind with :data:`SECOND`.
+
+        The result is None if no time is left, or if no other settings were tried.
+        """
+        name = attempt.kind + SECOND
+        chosen: Settings | None = None
+        chosen_scores = np.empty(0)
+        best_mean = -np.inf
+        for params in attempt.runners_up:
+            if self.deadline.is_over(attempt.seconds):
+                break
+            model = fit_part(attempt.kind, params, self.trial.train, self.features, self.seed)
+            self.trial.cache_scores(name, model)
+            mean = float(self.trial.blend_ndcg({attempt.kind: 1.0, name: 1.0}, self.rows).mean())
+            if mean > best_mean:
+                chosen, chosen_scores, best_mean = params, self.trial.scores[name], mean
+        if chosen is not None:
+            self.trial.scores[name] = chosen_scores
+        return chosen
 
     def weigh_fields(self) -> Settings:
         """Search the weights of the feature fields with which the model ``content`` is best.

@@ -98,16 +98,16 @@ def _ablation_warnings(name: str, ablation: dict[str, Any]) -> list[str]:
 
 
 def _parts_table(name: str, record: dict[str, Any]) -> ReportTable:
-    """Return the table with the best settings of each kind that a hybrid tried, best kind first."""
+    """Return the table with the settings of each member that a hybrid could choose, best member first."""
     rows = [
         [
-            kind,
+            part_name,
             ", ".join(f"{key} {_format_setting(value)}" for key, value in part["params"].items()),
             f"{part['ndcg@100']:.4f}",
         ]
-        for kind, part in sorted(record["parts"].items(), key=lambda part: -part[1]["ndcg@100"])
+        for part_name, part in sorted(record["parts"].items(), key=lambda part: -part[1]["ndcg@100"])
     ]
-    return ReportTable(f"{name}: its parts, each at its best setting", ["part", "settings", "mean"], rows, numbers=2)
+    return ReportTable(f"{name}: its parts and their settings", ["part", "settings", "mean"], rows, numbers=2)
 
 
 def _format_setting(value: Any) -> str:
