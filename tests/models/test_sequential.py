@@ -8,6 +8,7 @@ from contract import with_empty_row, world
 
 import recsys
 from recsys.errors import InputError
+from recsys.models.sequential import next_item
 from recsys.types import IdMap, Interactions
 
 LARGE = 12
@@ -83,7 +84,9 @@ def test_transitions_are_what_a_walk_over_each_sequence_counts(window, backward,
         ((0.3, 0.5), chain(users=30, items=50)),
     ],
 )
-def test_next_item_is_the_ridge_regression_on_explicit_histories(decays, train):
+@pytest.mark.parametrize("dense_share", [0.0, 1.0])
+def test_next_item_is_the_ridge_regression_on_explicit_histories(decays, train, dense_share, monkeypatch):
+    monkeypatch.setattr(next_item, "DENSE_SHARE", dense_share)
     reg = 7.0
     model = recsys.build("next_item", {"decays": decays, "reg": reg}).fit(train)
     liked = np.flatnonzero(np.isin(np.arange(len(train.items)), train.item[train.value > 0]))

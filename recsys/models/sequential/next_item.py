@@ -32,6 +32,10 @@ NEGLIGIBLE = 1e-7
 So the time of a fit grows with the length of the histories, and not with its square.
 """
 
+DENSE_SHARE = 0.05
+"""The share of cells with a value from which on a product with a sparse matrix takes more time than one
+with the same matrix as a dense one."""
+
 
 @dataclass(config=STRICT)
 class NextItem(Linear, FitsFromSums):
@@ -141,9 +145,12 @@ class NextItem(Linear, FitsFromSums):
         with one_blas_thread(), log_phase("next_item: invert the Gram matrix", size=size):
             gram[np.diag_indices(size)] += np.float32(self.reg)
             inverse = inv(gram, overwrite_a=True, check_finite=False, assume_a="pos", lower=True)
-            # The inverse is symmetric, and a sparse matrix times a dense one is the faster order.
-            targets = csr_array(sums["targets"])
-            weights = np.ascontiguousarray((targets.T @ inverse).T, dtype=np.float32)
+            targets = csr_array(sums["targets"], dtype=np.float32)
+            if targets.nnz > DENSE_SHARE * np.prod(targets.shape):
+                weights = np.ascontiguousarray(inverse @ targets.toarray())
+            else:
+                # The inverse is symmetric, and a sparse matrix times a dense one is the faster order.
+                weights = np.ascontiguousarray((targets.T @ inverse).T)
         self.weights_ = weights.reshape(len(self.decays), -1, weights.shape[1])
 
     def _targets(self, sequences: Sequences) -> csr_array:
