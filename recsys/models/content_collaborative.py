@@ -60,10 +60,25 @@ class Attributes(ALS, AttributesParameters):
             InputError: the values are too large for ``alpha``, or the training diverged.
         """
         ALS.fit(self, train, features)
+        return self.fit_new_items(train, features)
+
+    def fit_new_items(self, train: Interactions, features: Features | None) -> Self:
+        """Fit the ridge regression again, give its factors to the new items, and return the model.
+
+        The factors of the other items stay. So this is all that needs to be done after a change of
+        ``ridge``, ``scheme`` or ``fields``.
+
+        Args:
+            train, features: those of :meth:`fit`, which must have been called before.
+
+        Raises:
+            ConfigError: as in :meth:`fit`.
+        """
         terms = add_constant_column(weigh_terms(require_features(features, "attributes"), self.scheme, self.fields))
         liked_by = np.bincount(train.item[train.value > 0], minlength=len(train.items))
-        if self.known_.any():
-            self._set_factors(*predict_cold_factors(terms, self.item_factors_, self.known_, liked_by, self.ridge))
+        is_liked = liked_by > 0
+        if is_liked.any():
+            self._set_factors(*predict_cold_factors(terms, self.item_factors_, is_liked, liked_by, self.ridge))
         return self
 
 

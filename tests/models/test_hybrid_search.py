@@ -33,7 +33,7 @@ from recsys.models.combining.search import (
     Search,
     settings_at,
 )
-from recsys.models.combining.trial import Trial, climb, hide_latest, hide_pairs
+from recsys.models.combining.trial import Trial, climb, hide_items, hide_latest, hide_pairs
 from recsys.recommender import Recommender
 
 
@@ -165,6 +165,33 @@ def test_what_only_matters_at_prediction_needs_no_other_fit(monkeypatch):
         assert trial.judge(fitted, rows).mean() == pytest.approx(value)
     assert len(set(attempt.values.values())) >= 2
     assert trial.ndcg_per_user(trial.scores["ease"]).mean() == pytest.approx(attempt.value)
+
+
+def test_attributes_of_new_items_need_no_other_fit_of_all_factors(monkeypatch):
+    train, features = contract.world(users=200)
+    names = tuple(f"{'taste' if name in ('even', 'odd') else 'noise'}={name}" for name in features.names)
+    fields = replace(features, names=names)
+    trial = hide_items(train, 0.3, 200, seed=1)
+    fits = []
+    fit_part = search_module.fit_part
+
+    def count_fit(kind, params, *rest):
+        fits.append(params["alpha"])
+        return fit_part(kind, params, *rest)
+
+    monkeypatch.setattr(search_module, "fit_part", count_fit)
+    search = replace(search_on(trial, fields), field_weights={"noise": 0.1})
+    attempt = search.start("attributes")
+    search.climb(attempt)
+    tried = [settings_at(attempt.steps, position) for position in attempt.values]
+    assert len(tried) >= 4
+    assert {"fields" in params for params in tried} == {True, False}
+    # One fit for the first settings, and one for each weight of likes when all are searched.
+    assert sorted(fits) == [1.0, 10.0, 10.0]
+    for params, value in zip(tried, attempt.values.values(), strict=True):
+        fitted = fit_part("attributes", params, trial.train, fields, 0)
+        assert trial.judge(fitted, search.rows).mean() == pytest.approx(value)
+    assert len(set(attempt.values.values())) >= 3
 
 
 def test_a_climb_ends_above_its_start_and_below_no_neighbour():

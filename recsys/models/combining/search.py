@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -18,10 +18,13 @@ from recsys.features.encoding import columns_by_field
 from recsys.logging import logger
 from recsys.models import build, parameters
 from recsys.models.combining.trial import Ladders, Position, Trial, climb, one_by_one
+from recsys.models.content_collaborative import Attributes
 from recsys.recommender import Recommender
 from recsys.types import Features, Interactions
 
 Settings = dict[str, Any]
+
+Model = TypeVar("Model", bound=Recommender)
 
 clock = time.monotonic
 """The clock of time limits and of fits, in seconds. A benchmark on a busy machine counts CPU seconds."""
@@ -134,6 +137,10 @@ search is limited."""
 
 AT_PREDICTION = ("decay", "low")
 """Parameters that may be changed in a fitted model without fitting it again."""
+
+OF_NEW_ITEMS = ("ridge", "fields")
+"""Parameters of ``attributes`` that may be changed in a fitted model with another fit of the factors of
+new items, which takes less time than that of all factors."""
 
 SWEEPS = 8
 """Number of sweeps of ALS models. More sweeps change the lists less than the other settings do."""
@@ -495,12 +502,18 @@ class Search:
     def _fit(self, attempt: Attempt, params: Settings, fitted: list[tuple[Settings, Recommender]]) -> Recommender:
         """Return a fitted model with these settings.
 
-        If a model in ``fitted`` differs only in parameters of :data:`AT_PREDICTION`, it is reused.
-        Otherwise a new model is fitted.
+        If a model in ``fitted`` differs only in parameters of :data:`AT_PREDICTION`, it is reused. So
+        are the factors of ``attributes`` if only parameters of :data:`OF_NEW_ITEMS` differ. Otherwise
+        a new model is fitted.
         """
         for fitted_params, model in fitted:
-            if _to_fit(fitted_params) == _to_fit(params):
-                return _with_settings(model, params)
+            if _without(fitted_params, AT_PREDICTION) == _without(params, AT_PREDICTION):
+                return _with_settings(model, params, AT_PREDICTION)
+            if isinstance(model, Attributes) and _without(fitted_params, OF_NEW_ITEMS) == _without(
+                params, OF_NEW_ITEMS
+            ):
+                changed = _with_settings(model, {"fields": {}} | params, OF_NEW_ITEMS)
+                return changed.fit_new_items(self.trial.train, self.features)
         began = clock()
         limit = self._memory_limit(attempt)
         try:
@@ -566,19 +579,20 @@ def _could_go_on(settings: Settings) -> bool:
     )
 
 
-def _to_fit(params: Settings) -> Settings:
-    """Return the settings without those that only affect scoring."""
-    return {name: value for name, value in params.items() if name not in AT_PREDICTION}
+def _without(params: Settings, names: Sequence[str]) -> Settings:
+    """Return the settings without those of some parameters."""
+    return {name: value for name, value in params.items() if name not in names}
 
 
-def _with_settings(model: Recommender, params: Settings) -> Recommender:
-    """Return a copy of a fitted model with new values of the settings that only affect scoring.
+def _with_settings(model: Model, params: Settings, names: Sequence[str]) -> Model:
+    """Return a copy of a fitted model with new values of some parameters.
 
     Args:
-        params: the new settings. Those that affect the fit are ignored.
+        params: the new settings. Those of other parameters are ignored.
+        names: the parameters.
     """
     changed = copy(model)
-    for name in AT_PREDICTION:
+    for name in names:
         if name in params:
             setattr(changed, name, params[name])
     return changed
