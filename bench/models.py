@@ -4,6 +4,8 @@ python bench/models.py                             beside implicit
 python bench/models.py --rectools PYTHON --lenskit PYTHON       and beside these, each in an environment of its own:
                                                    they want other versions of NumPy than this package and each other
 python bench/models.py --users 2000 --items 1000 --events 100000 --only EASE
+python bench/models.py als-19m 64                  ALS alone beside implicit (bench/als_seconds.py), at one rank: 64,
+                                                   128 or 256; on 19.2 M pairs, or als-400k: 400,000
 
 A made-up film world, a fifth of the pairs held out by hash. Everything is fitted and asked once unmeasured (compiled
 code is loaded, caches are warm) and REPEATS times measured, each time in an order drawn anew; medians are compared. All
@@ -22,6 +24,7 @@ from pathlib import Path
 
 os.environ["OMP_WAIT_POLICY"] = "passive"  # here and for peers: threads that wait must not burn what others need
 
+import als_seconds
 import numpy as np
 import peers
 from peers import BM25, BPR, CG, COSINE, EXACT, TFIDF, USERS, K
@@ -217,9 +220,19 @@ def main(users: int, items: int, events: int, only: str, **pythons: str) -> None
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", nargs="?", choices=als_seconds.LOGS, help="a log: ALS alone")
+    parser.add_argument("rank", nargs="?", type=int, default=64, help="its rank")
+    parser.add_argument(
+        "--repeats", type=int, default=REPEATS, help="its measured runs (0: the first one counts); only 5 are written"
+    )
     for option, default in (("users", 10_000), ("items", 3_000), ("events", 500_000)):
         parser.add_argument(f"--{option}", type=int, default=default)
     parser.add_argument("--only", default="", help="families whose name holds this text; writes nothing")
     for library in peers.LIBRARIES:
         parser.add_argument(f"--{library}", default=sys.executable, help="interpreter that has it")
-    main(**vars(parser.parse_args()))
+    given = vars(parser.parse_args())
+    log, rank, repeats = given.pop("part"), given.pop("rank"), given.pop("repeats")
+    if log:
+        als_seconds.main(log, rank, repeats, write=repeats == REPEATS)
+    else:
+        main(**given)
