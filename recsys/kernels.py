@@ -90,6 +90,19 @@ def sort_heap(scores: np.ndarray, items: np.ndarray, size: int) -> None:
         scores[node] = np.nan
 
 
+SELECTION_BLOCK = 256
+"""Number of entries that are compared with the worst listed entry at once."""
+
+
+@njit(cache=True, nogil=True)
+def count_above(row: np.ndarray, threshold: np.float32) -> np.int32:
+    """Return the number of entries of ``row`` that are above a threshold."""
+    count = np.int32(0)
+    for position in range(len(row)):
+        count += np.int32(row[position] > threshold)
+    return count
+
+
 @njit(cache=True, nogil=True)
 def select_top_k_of_row(row: np.ndarray, skip: np.ndarray, items: np.ndarray, scores: np.ndarray) -> int:
     """Write the best entries of ``row`` to ``items`` and ``scores``, and return their number.
@@ -112,13 +125,18 @@ def select_top_k_of_row(row: np.ndarray, skip: np.ndarray, items: np.ndarray, sc
             threshold = scores[0]
         else:
             threshold = np.float32(-np.inf)
-        for item in range(start, stop):
-            score = row[item]
-            # False for NaN and for the -inf of a masked item; a tie keeps the lower row.
-            if score > threshold:
-                size = add_to_heap(scores, items, size, score, item)
-                if size == k:
-                    threshold = scores[0]
+        for begin in range(start, stop, SELECTION_BLOCK):
+            block = row[begin : min(begin + SELECTION_BLOCK, stop)]
+            # Most blocks have no better entry, which a processor sees for many entries at once.
+            if count_above(block, threshold) == 0:
+                continue
+            for position in range(len(block)):
+                score = block[position]
+                # False for NaN and for the -inf of a masked item; a tie keeps the lower row.
+                if score > threshold:
+                    size = add_to_heap(scores, items, size, score, begin + position)
+                    if size == k:
+                        threshold = scores[0]
         start = stop + 1
     sort_heap(scores, items, size)
     return size

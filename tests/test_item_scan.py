@@ -78,6 +78,18 @@ def test_codes_are_within_their_errors():
         assert (errors <= 0.51 * scales + 1e-43).all()
 
 
+def test_an_item_whose_codes_are_all_too_small_is_listed():
+    """By its codes the first item has 80 and the second one 74, by its factors 76.08 and 77.92."""
+    # The first factor is the largest, so it decides the scale, and the user does not care for it.
+    factors = np.array([[127.0] + [9.51] * 8, [127.0] + [9.49] * 6 + [10.49] * 2])
+    user = np.ones(9, dtype=np.float32)
+    user[0] = 0
+    scan = ItemScan.encode(factors.astype(np.float32), np.ones(2, dtype=bool))
+    items, scores = scan.top_k(user, 1, np.array([], dtype=np.int32))
+    assert items.tolist() == [[1]]
+    assert scores[0, 0] == pytest.approx(77.92, rel=1e-6)
+
+
 def test_a_short_list_is_left_to_exact_scores():
     factors = np.ones((5, 3), dtype=np.float32)
     scan = ItemScan.encode(factors, np.array([True, True, True, False, False]))

@@ -51,6 +51,23 @@ def test_selection_equals_a_full_sort(data):
         assert np.isnan(found_scores[len(expected) :]).all()
 
 
+@pytest.mark.parametrize("n", [255, 256, 257, 1_000, 5_000])
+@pytest.mark.parametrize("values", [40, 10**6])
+@pytest.mark.parametrize("n_seen", [0, 3, 50])
+def test_selection_from_a_long_row_equals_a_full_sort(n, values, n_seen):
+    """With few values there are ties on both sides of every bound that the selection may use."""
+    rng = np.random.default_rng(n)
+    row = rng.integers(values, size=n).astype(np.float32)
+    row[rng.random(n) < 0.1] = np.nan
+    row[rng.random(n) < 0.1] = -np.inf
+    seen = np.sort(rng.choice(n, n_seen, replace=False)).astype(np.int32)
+    for k in (1, 10, 300):
+        items, scores = select_top_k(row[None], np.array([0, len(seen)]), seen, k)
+        expected = by_sorting(row, set(seen.tolist()), k)
+        assert items[0].tolist() == expected + [-1] * (k - len(expected))
+        assert scores[0, : len(expected)].tolist() == row[expected].tolist()
+
+
 def test_blocks_do_not_change_the_result():
     rng = np.random.default_rng(0)
     model = Fixed(rng.standard_normal((50, 20_000)).round(1))  # 1 MiB holds four such rows

@@ -126,6 +126,40 @@ def als_half_step(
     return x
 
 
+@njit(cache=True, nogil=True)
+def solve_history(
+    value: np.ndarray,
+    factors: np.ndarray,
+    alpha: float,
+    penalty: float,
+    base: np.ndarray,
+    rotation: np.ndarray,
+) -> np.ndarray:
+    """Return the factor of one user by implicit ALS, float64[rank].
+
+    It is :func:`implicit_rows` for one row, for which the calls of NumPy would take longer than the solution. The
+    caller limits BLAS to one thread.
+
+    Args:
+        value: [n], the values v of the history.
+        factors: float64[n, rank], the factors of its items.
+        alpha: α of the confidence 1 + α|v|.
+        penalty: the weight of the squared norm.
+        base, rotation: the principal axes of the factors of all items, in C order.
+    """
+    n = len(value)
+    weight = np.empty(n)
+    target = np.zeros(n)
+    for j in range(n):
+        weight[j] = alpha * abs(np.float64(value[j]))
+        if value[j] > 0:
+            target[j] = 1 + weight[j]
+    indices = np.arange(n).astype(np.int32)
+    rotated = np.dot(factors, rotation)
+    x = als_half_step(np.array([0, n]), indices, weight, target, rotated, base, np.full(1, penalty))
+    return np.dot(rotation, x[0])
+
+
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
 def _row_cg_steps(
     indices: np.ndarray,

@@ -394,9 +394,31 @@ def aggregate_sorted(
         InputError: a value does not fit in float32.
     """
     columns = pairs.aggregate_pairs(begins, order, item, time, value, AGGREGATES.index(method))
-    if not np.isfinite(columns[2]).all():
-        raise InputError(TOO_LARGE)
+    _require_finite(columns[2])
     return columns
+
+
+def aggregate_user(
+    item: np.ndarray, time: np.ndarray, value: np.ndarray, method: Aggregate
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return :func:`aggregate_events` of the events of one user: the arrays item, value and time.
+
+    Args:
+        item: int32[n], the row of the item of each event.
+        time, value: float64[n], the time and the value of each event.
+        method: as for :func:`aggregate_events`.
+
+    Raises:
+        InputError: a value does not fit in float32.
+    """
+    items, values, times = pairs.aggregate_user(item, time, value, AGGREGATES.index(method))
+    _require_finite(values)
+    return items, values, times
+
+
+def _require_finite(values: np.ndarray) -> None:
+    if not np.isfinite(values).all():
+        raise InputError(TOO_LARGE)
 
 
 def add_pairs(history: Interactions, new_pairs: Interactions, method: Aggregate) -> Interactions:

@@ -28,6 +28,9 @@ Each code of a block is multiplied by one number of the user, which a processor 
 _NONE = np.zeros(2, dtype=np.int64), np.empty(0, dtype=np.int32)
 """The structure of a CSR matrix of one row without entries."""
 
+_ALL = np.empty(0, dtype=np.bool_)
+"""Stands for all items where a kernel expects the allowed ones."""
+
 
 @dataclass(frozen=True, eq=False)
 class ItemScan:
@@ -40,12 +43,14 @@ class ItemScan:
         scales: float32[blocks, BLOCK], NaN for an item without a factor and after the last item.
         errors: float32[blocks, BLOCK]. A score of the codes differs from the exact one by at most this
             times Σ|x|, where x is the factor of the user. It covers the rounding of both sums.
+        largest_errors: float64[blocks], the largest of ``errors`` in each block.
     """
 
     factors: np.ndarray
     codes: np.ndarray
     scales: np.ndarray
     errors: np.ndarray
+    largest_errors: np.ndarray
 
     @classmethod
     def encode(cls, factors: np.ndarray, has_factor: np.ndarray) -> Self:
@@ -62,7 +67,7 @@ class ItemScan:
         errors = np.zeros((blocks, BLOCK), dtype=np.float32)
         _encode(factors, codes, scales, errors)
         scales.reshape(-1)[:items][~has_factor] = np.nan
-        return cls(factors, codes, scales, errors)
+        return cls(factors, codes, scales, errors, errors.max(axis=1, initial=0).astype(np.float64))
 
     def top_k(
         self, user_factor: np.ndarray, k: int, seen: np.ndarray, candidates: np.ndarray | None = None
@@ -78,25 +83,15 @@ class ItemScan:
             seen: int[n], the items to leave out.
             candidates: bool[items], the items that may be chosen. None: all.
         """
-        block_scores = np.empty(self.scales.shape, dtype=np.float32)
-        _scan(self.codes, self.scales, user_factor, block_scores)
-        scores = block_scores.reshape(-1)
-        scores[seen] = np.nan
-        if candidates is not None:
-            scores[: len(candidates)][~candidates] = np.nan
-        coarse_items, _ = kernels.select_top_k(scores[None], *_NONE, k)
-        if coarse_items[0, -1] < 0:
+        allowed = _ALL if candidates is None else candidates
+        seen = kernels.writable(seen, np.int32)
+        arrays = (self.codes, self.scales, self.errors, self.largest_errors)
+        rows = _reachable_items(*arrays, user_factor, seen, allowed, k)
+        if not len(rows):
             return None
-        # The k-th best exact score of all items is at least the smallest one of these k items.
-        threshold = float(self._exact_scores(coarse_items[0], user_factor).min())
-        if not np.isfinite(threshold):
-            return None
-        rows = _reach(block_scores, self.errors, float(np.abs(user_factor).sum(dtype=np.float64)), threshold)
-        positions, exact_scores = kernels.select_top_k(self._exact_scores(rows, user_factor), *_NONE, k)
-        return rows[positions], exact_scores
-
-    def _exact_scores(self, rows: np.ndarray, user_factor: np.ndarray) -> np.ndarray:
-        return linalg.product(user_factor[None], self.factors[rows].T)
+        exact_scores = linalg.product(user_factor[None], self.factors[rows].T)
+        positions, scores = kernels.select_top_k(exact_scores, *_NONE, k)
+        return rows[positions], scores
 
 
 @njit(cache=True, nogil=True)
@@ -139,26 +134,58 @@ def _scan(codes: np.ndarray, scales: np.ndarray, user_factor: np.ndarray, scores
 
 
 @njit(cache=True, nogil=True)
-def _reach(scores: np.ndarray, errors: np.ndarray, length: float, threshold: float) -> np.ndarray:
-    """Return the items whose exact score may reach a threshold, int32[n], ascending.
+def _reachable_items(
+    codes: np.ndarray,
+    scales: np.ndarray,
+    errors: np.ndarray,
+    largest_errors: np.ndarray,
+    user_factor: np.ndarray,
+    seen: np.ndarray,
+    allowed: np.ndarray,
+    k: int,
+) -> np.ndarray:
+    """Return the items that may be among the k with the largest exact scores, int32[n], ascending.
+
+    There are none if fewer than k items have a score, or if scores are not finite. It is one function, because
+    between small ones the arrays of the next one leave the caches of the processor.
 
     Args:
-        scores: float32[blocks, BLOCK], the scores of the codes, NaN for items to leave out.
-        errors: as in :class:`ItemScan`.
-        length: Σ|x| of the user.
-        threshold: the exact score to reach.
+        codes, scales, errors, largest_errors: as in :class:`ItemScan`.
+        user_factor, seen, k: as in :meth:`ItemScan.top_k`.
+        allowed: bool[items], or empty if all are allowed.
     """
-    rows = np.empty(scores.size, dtype=np.int32)
+    scores = np.empty(scales.shape, dtype=np.float32)
+    _scan(codes, scales, user_factor, scores)
+    row = scores.reshape(-1)
+    for item in seen:
+        row[item] = np.nan
+    for item in range(len(allowed)):
+        if not allowed[item]:
+            row[item] = np.nan
+    items = np.empty(k, dtype=np.int32)
+    item_scores = np.empty(k, dtype=np.float32)
+    reachable = np.empty(row.size, dtype=np.int32)
     count = 0
+    if kernels.select_top_k_of_row(row, reachable[:0], items, item_scores) < k:
+        return reachable[:0]
+    length = 0.0
+    for f in range(len(user_factor)):
+        length += abs(np.float64(user_factor[f]))
+    # The exact score of each of these k items is at least this, and so is the k-th best exact score of all.
+    threshold = np.inf
+    for i in range(k):
+        error = errors[items[i] // BLOCK, items[i] % BLOCK] * length
+        threshold = min(threshold, np.float64(item_scores[i]) - error)
+    if not np.isfinite(threshold):
+        return reachable[:0]
     for block in range(len(scores)):
-        reaching = 0
-        for j in range(BLOCK):
-            reaching += np.float64(scores[block, j]) + errors[block, j] * length >= threshold
-        # Few blocks have such an item, and only these are read item by item.
-        if reaching == 0:
+        # Few blocks have such an item, and only these are read item by item. The bound of a block is lower by more
+        # than its rounding to float32.
+        bound = threshold - largest_errors[block] * length
+        if kernels.count_above(scores[block], np.float32(bound - abs(bound) * 1e-6 - 1e-37)) == 0:
             continue
         for j in range(BLOCK):
             if np.float64(scores[block, j]) + errors[block, j] * length >= threshold:
-                rows[count] = block * BLOCK + j
+                reachable[count] = block * BLOCK + j
                 count += 1
-    return rows[:count].copy()
+    return reachable[:count].copy()

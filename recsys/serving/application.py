@@ -248,15 +248,18 @@ async def _read_body(request: Request, limit: int) -> bytes:
     if kind != "application/json":
         raise Problem(415, "the body must be JSON, with the header Content-Type: application/json.")
     length = request.headers.get("content-length", "0")
-    too_large = Problem(413, f"the body has more than {limit:,} bytes.", headers={"Connection": "close"})
     if length.isdecimal() and int(length[:20]) > limit:
-        raise too_large
+        raise _body_too_large(limit)
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > limit:
-            raise too_large
+            raise _body_too_large(limit)
     return bytes(body)
+
+
+def _body_too_large(limit: int) -> Problem:
+    return Problem(413, f"the body has more than {limit:,} bytes.", headers={"Connection": "close"})
 
 
 def require_key(request: Request, api_key: str | None) -> None:

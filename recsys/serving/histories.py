@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.sparse import csr_array
 
-from recsys.data import pairs
-from recsys.data.weigh import add_pairs, aggregate_sorted, apply_type_weights, rescale_values
+from recsys.data.weigh import add_pairs, aggregate_user, apply_type_weights, rescale_values
 from recsys.saved.open_model import SavedModel
 from recsys.types import Histories, IdMap, Interactions
 
@@ -49,7 +48,7 @@ def add_events(
 
     Args:
         history: the history of one user, one row.
-        rows: int[events], the row of the item of each event, or -1.
+        rows: int32[events], the row of the item of each event, or -1.
         events: the events.
     """
     settings = saved.config.weigh
@@ -66,21 +65,20 @@ def add_events(
         count = int(np.count_nonzero(is_used))
         is_used &= weights != 0
         value = apply_type_weights(value, weights)
-    if not is_used.any():
-        return history, count
     time = np.array(event_times, dtype=np.float64)
-    item = rows.astype(np.int32)
+    item = rows
     if not is_used.all():
         value = value[is_used]
         time = time[is_used]
         item = item[is_used]
-    begins, order = pairs.sort_events(np.zeros(len(item), dtype=np.int32), item, 1, time, value)
-    columns = aggregate_sorted(begins, order, item, time, value, settings.aggregate)
+    if not len(item):
+        return history, count
+    items, values, times = aggregate_user(item, time, value, settings.aggregate)
     if not history.values.nnz:
-        _, items, values, times = columns
         indptr = np.array([0, len(items)], dtype=np.int32)
         return Histories(csr_array((values, items, indptr), shape=history.shape), times), count
-    new_pairs = Interactions(_ONE_USER, saved.history.items, *columns)
+    user = np.zeros(len(items), dtype=np.int32)
+    new_pairs = Interactions(_ONE_USER, saved.history.items, user, items, values, times)
     return add_pairs(_interactions(history, saved.history.items), new_pairs, settings.aggregate).histories(), count
 
 

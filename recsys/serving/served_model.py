@@ -341,14 +341,20 @@ class ServedModel:
             return None, 0, []
         history = self._no_history if request.user is None else self.saved.histories([request.user])
         row_of_item = self._row_of_item
-        rows = np.array([row_of_item.get(event[0], -1) for event in new_events])
-        stored = len(events)
-        unknown = [event[0] for event, row in zip(sent, rows[stored:].tolist(), strict=True) if row < 0]
-        is_new = is_new_to(history, rows[:stored], new_events[:stored]) + [True] * len(sent)
-        new_events = list(compress(new_events, is_new))
+        row_list = [row_of_item.get(event[0], -1) for event in new_events]
+        rows = np.array(row_list, dtype=np.int32)
+        unknown = []
+        if -1 in row_list:
+            sent_rows = row_list[len(events) :]
+            unknown = [event[0] for event, row in zip(sent, sent_rows, strict=True) if row < 0]
+        if events:
+            stored = len(events)
+            is_new = is_new_to(history, rows[:stored], new_events[:stored]) + [True] * len(sent)
+            new_events = list(compress(new_events, is_new))
+            rows = rows[is_new]
         if not new_events:
             return None, 0, unknown
-        extended, count = add_events(self.saved, history, rows[is_new], new_events)
+        extended, count = add_events(self.saved, history, rows, new_events)
         return (extended if count else None), count, unknown
 
     @cached_property
@@ -357,8 +363,10 @@ class ServedModel:
 
     def _check_event_types(self, events: list[UserEvent]) -> None:
         weights = self.saved.config.weigh.events
+        if not weights:
+            return
         for _, _, _, kind in events:
-            if weights and kind is not None and kind not in weights:
+            if kind is not None and kind not in weights:
                 raise InputError(f"event {kind!r} has no weight in this bundle.{suggest_nearest(kind, weights)}")
 
     def accepts_event(self, event: str | None) -> bool:

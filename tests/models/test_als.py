@@ -333,6 +333,9 @@ def test_fold_in_solves_the_newcomers_own_equations():
     known = csr_array(newcomers.toarray() * model.known_)  # an item without a factor adds nothing
     x = model.user_factors(Histories(known))
     assert np.nanmax(definition.residual(x, model.item_factors_, known, model.objective)) < 1e-5  # x is float32
+    # A server asks for one history at a time, which has code of its own.
+    alone = np.vstack([model.user_factors(Histories(known[[row]])) for row in range(10)])
+    np.testing.assert_allclose(alone, x, rtol=1e-5, atol=1e-7)
 
 
 def test_fold_in_of_one_history_copies_no_factors_of_other_items():

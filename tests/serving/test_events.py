@@ -265,6 +265,11 @@ def test_events_that_the_bundle_has_do_not_count_again(stored, bundles):
     assert answer["items"] == plain
     post_events(stored, events[0] | {"timestamp": events[0]["timestamp"] + 1})
     assert stored.get("/recommend", user=user, model="als").json["new_events"] == 1
+    # Of events that the bundle has and new ones, in any order, the new ones count.
+    plain_items = [item["item"] for item in plain]
+    post_events(stored, {"user": user, "item": plain_items[0]}, {"user": user, "item": plain_items[2]})
+    listed = [item["item"] for item in stored.get("/recommend", user=user, model="als", k=100).json["items"]]
+    assert [item in listed for item in plain_items[:3]] == [False, True, False]
 
 
 def test_without_a_store_events_are_refused(client):

@@ -94,6 +94,9 @@ def test_what_is_seen_excluded_or_not_asked_for_is_not_listed(client):
     assert answer.json["items"] == []
     listed = [item for item, _ in served_list(client.post("/recommend", {"history": plain[:5], "k": 100}))]
     assert not set(listed) & set(plain[:5])
+    answer = client.post("/recommend", {"history": [plain[0], "yyy", plain[1], "zzz"], "exclude": ["xxx"]})
+    assert answer.json["unknown_items"] == ["yyy", "zzz", "xxx"]
+    assert answer.json["new_events"] == 2
 
 
 RULES = """deny = ["f013"]

@@ -121,17 +121,18 @@ class ALS(Fading, ALSParameters, Recommender):
         """
         values = self._faded(histories)
         indptr, indices, data = linalg.arrays(values)
+        penalty = self.objective.penalty(values)
         # Only the factors of items in the histories are converted to float64. All factors of a
-        # million items would take much longer than the rest of the fold-in of one history.
+        # million items would take much longer than the rest of the fold-in of a few histories.
         if len(histories) == 1:
-            # The items of one history are distinct and ascending already.
-            used = indices
-            columns = np.arange(len(indices))
-        else:
-            used, columns = np.unique(indices, return_inverse=True)
+            fixed = self.item_factors_[indices].astype(np.float64)
+            axes = (self.spread_, np.ascontiguousarray(self.axes_))
+            with linalg.one_blas_thread():
+                factor = solvers.solve_history(data, fixed, self.alpha, float(penalty[0]), *axes)
+            return factor[None].astype(np.float32)
+        used, columns = np.unique(indices, return_inverse=True)
         fixed = self.item_factors_[used].astype(np.float64)
         rows = (indptr, columns, data)
-        penalty = self.objective.penalty(values)
         return solvers.implicit_rows(rows, fixed, self.alpha, penalty, (self.spread_, self.axes_)).astype(np.float32)
 
     def user_vectors(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
@@ -218,7 +219,8 @@ class ALS(Fading, ALSParameters, Recommender):
         self.item_factors_ = np.where(has_factor[:, None], item_factors, 0).astype(np.float32)
         self.known_ = has_factor.astype(bool)
         # Kept, because every fold-in needs the principal axes of the item factors.
-        self.spread_, self.axes_ = solvers.principal_axes(self.item_factors_.astype(np.float64))
+        self.spread_, axes = solvers.principal_axes(self.item_factors_.astype(np.float64))
+        self.axes_ = np.ascontiguousarray(axes)
         return self
 
     def _fit_kernel(self, matrix: csr_array) -> np.ndarray:
