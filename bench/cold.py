@@ -26,7 +26,7 @@ from recsys.features.encoding import columns_by_field, shuffle_features
 from recsys.features.encoding import encode_features as read_features
 from recsys.linalg import ridge
 from recsys.models import build
-from recsys.ranking.rank import ListOptions, recommend
+from recsys.ranking.rank import RecommendOptions, recommend
 from recsys.recommender import Recommender
 
 DATA = Path(os.environ.get("RECSYS_DATA", Path(__file__).parents[2] / "shared" / "data")) / "ml-latest-small"
@@ -63,7 +63,7 @@ class Rival(Recommender):
 
 def ndcg(model, parts, candidates=None):
     """Return NDCG@10 of every tested user."""
-    lists = recommend(model, parts.histories(), 10, options=ListOptions(candidates=candidates))
+    lists = recommend(model, parts.histories(), 10, options=RecommendOptions(candidates=candidates))
     return evaluate(lists, Truth.from_split(parts, JUDGING), name="x").per_user["ndcg@10"].to_numpy()
 
 

@@ -31,7 +31,7 @@ from recsys.data.hashing import pair_hash
 from recsys.evaluation.evaluate import evaluate
 from recsys.evaluation.settings import EvaluationSettings
 from recsys.evaluation.truth import Truth
-from recsys.ranking.rank import ListOptions, recommend
+from recsys.ranking.rank import RecommendOptions, recommend
 from recsys.recommender import Recommender
 from recsys.types import IdMap, Interactions, Split, TopK
 
@@ -108,7 +108,9 @@ def everyone(fitted, weights, histories, block=1000):
         part = histories[first : first + block]
         scores = {name: model.score(part) for name, model in fitted.items()}
         for name, given in (scores | {"blend": blend(scores, weights)}).items():
-            found.setdefault(name, []).append(recommend(Given(given), part, 20, options=ListOptions(memory_mb=8192)))
+            found.setdefault(name, []).append(
+                recommend(Given(given), part, 20, options=RecommendOptions(memory_mb=8192))
+            )
     return {name: together(lists) for name, lists in found.items()}
 
 
@@ -229,7 +231,7 @@ def ndcg(found):
 
 def scored(given, one):
     """Return (recall, ndcg) of scores on a hold-out."""
-    lists = recommend(Given(given), one.histories(), 20, options=ListOptions(memory_mb=8192))
+    lists = recommend(Given(given), one.histories(), 20, options=RecommendOptions(memory_mb=8192))
     return tuple(float(x) for x in means("tune", lists, one))
 
 

@@ -8,7 +8,7 @@ The public names are imported only when they are first used, so ``import recsys`
     build                        name, parameters -> Recommender    recsys.models
     allow_own_models             permit classes named in configs    recsys.models.own_model
     recommend                    model, histories -> TopK           recsys.ranking.rank
-    ListOptions                  which items lists may have         recsys.ranking.rank
+    RecommendOptions             which items lists may have         recsys.ranking.rank
     judge, evaluate              TopK, truth -> metrics per user    recsys.evaluation
     evaluate_tables              any top-N table against any truth  recsys.evaluation.evaluate
     compare                      evaluations -> which model wins    recsys.evaluation.testing.compare
@@ -29,7 +29,7 @@ _HOMES = {
     "allow_own_models": "models.own_model",
     "build": "models",
     "recommend": "ranking.rank",
-    "ListOptions": "ranking.rank",
+    "RecommendOptions": "ranking.rank",
     "judge": "evaluation.judging.judge",
     "evaluate": "evaluation.evaluate",
     "evaluate_tables": "evaluation.evaluate",

@@ -35,7 +35,7 @@ from recsys.models.combining.short_histories import try_short_histories
 from recsys.models.combining.wrappers import insert_segment_fallback, with_user_ids
 from recsys.parameters import build_each
 from recsys.ranking.business_rules import CompiledRules, compile_rules
-from recsys.ranking.rank import ListOptions, recommend, topk_table
+from recsys.ranking.rank import RecommendOptions, recommend, topk_table
 from recsys.recommender import Recommender
 from recsys.runfolder import RunFolder
 from recsys.schema import ITEM, TIME, USER
@@ -344,7 +344,7 @@ class LocalEngine(Engine):
 
     def _lists_of(self, audience: Audience, name: str) -> TopK:
         settings = self.config.recommend
-        options = ListOptions(
+        options = RecommendOptions(
             exclude_seen=settings.exclude_seen,
             candidates=self.truth.ranked_items,
             rules=audience.rules,

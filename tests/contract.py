@@ -13,7 +13,7 @@ from recsys import models
 from recsys.data.synthetic import checkerboard
 from recsys.errors import ConfigError, InputError
 from recsys.models.combining.cascade import Cascade
-from recsys.ranking.rank import ListOptions, recommend
+from recsys.ranking.rank import RecommendOptions, recommend
 from recsys.types import Features, Histories, IdMap, Interactions
 
 UNLIKED, UNSEEN = 28, 29
@@ -79,7 +79,7 @@ def lists_are_those_of_the_scores(make):
     scores = np.where(candidates, model.score(histories), np.nan)
     row_of_entry = np.repeat(np.arange(len(histories)), np.diff(histories.values.indptr))
     scores[row_of_entry, histories.values.indices] = np.nan
-    lists = recommend(model, histories, 8, options=ListOptions(candidates=candidates))
+    lists = recommend(model, histories, 8, options=RecommendOptions(candidates=candidates))
     for row, row_scores in enumerate(scores):
         ranked = np.lexsort((np.arange(len(row_scores)), -row_scores))
         expected = ranked[np.isfinite(row_scores[ranked])][:8].tolist()

@@ -9,7 +9,7 @@ from scipy.sparse import csr_array
 
 from recsys.errors import ConfigError, InputError
 from recsys.kernels import select_top_k
-from recsys.ranking.rank import ListOptions, recommend, topk_from_table, topk_table
+from recsys.ranking.rank import RecommendOptions, recommend, topk_from_table, topk_table
 from recsys.recommender import Recommender
 from recsys.types import SHORTFALL, IdMap
 
@@ -74,7 +74,9 @@ def test_blocks_do_not_change_the_result():
     seen = csr_array((rng.random((50, 20_000)) < 0.2).astype(np.float32))
     whole = recommend(model, seen, 7)
     done = [0]
-    tiny = recommend(model, seen, 7, options=ListOptions(memory_mb=1), progress=lambda rows, total: done.append(rows))
+    tiny = recommend(
+        model, seen, 7, options=RecommendOptions(memory_mb=1), progress=lambda rows, total: done.append(rows)
+    )
     assert np.diff(done).tolist() == [4] * 12 + [2]
     one_by_one = [recommend(model, seen[[row]], 7, users=np.array([row])) for row in range(50)]
     assert (whole.items == tiny.items).all()
@@ -88,7 +90,7 @@ def test_each_reason_for_a_short_list():
     lists = recommend(Fixed(scores), seen, 2)
     assert [SHORTFALL[s] for s in lists.shortfall] == ["none", "all_seen", "cold_no_fallback", "none"]
     allowed = np.array([True, False, False, True])
-    ruled = recommend(Fixed(scores), seen, 2, options=ListOptions(candidates=allowed))
+    ruled = recommend(Fixed(scores), seen, 2, options=RecommendOptions(candidates=allowed))
     assert [SHORTFALL[s] for s in ruled.shortfall] == ["none", "all_seen", "cold_no_fallback", "filtered"]
     assert ruled.items[0].tolist() == [0, 3]
     assert SHORTFALL[recommend(Fixed(scores), seen, 9).shortfall[0]] == "small_catalogue"
@@ -99,10 +101,10 @@ def test_what_candidates_remove_is_the_reason_only_where_the_list_would_else_be_
     scores = [[3, 2, nan, nan], [3, nan, nan, nan], [nan] * 4, [3, 2, nan, nan]]
     seen = csr_array(np.array([[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0]], dtype=np.float32))
     cold = np.array([False, False, True, True])  # two candidates, on which the model has no opinion
-    lists = recommend(Fixed(scores), seen, 2, options=ListOptions(candidates=cold))
+    lists = recommend(Fixed(scores), seen, 2, options=RecommendOptions(candidates=cold))
     assert [SHORTFALL[s] for s in lists.shortfall] == ["filtered", "all_seen", "cold_no_fallback", "all_seen"]
     one = np.array([True, False, False, False])  # fewer than k candidates, but not a small catalogue
-    options = ListOptions(candidates=one)
+    options = RecommendOptions(candidates=one)
     assert SHORTFALL[recommend(Fixed(scores), seen, 2, options=options).shortfall[0]] == "filtered"
     small = recommend(Fixed(scores), seen, 5, options=options)
     assert [SHORTFALL[s] for s in small.shortfall] == ["small_catalogue"] * 2 + ["cold_no_fallback", "small_catalogue"]
@@ -111,7 +113,7 @@ def test_what_candidates_remove_is_the_reason_only_where_the_list_would_else_be_
 def test_an_explicit_zero_counts_as_seen():
     seen = csr_array((np.zeros(1, dtype=np.float32), [1], [0, 1]), shape=(1, 3))
     assert recommend(Fixed([[1, 9, 2]]), seen, 3).items.tolist() == [[2, 0, -1]]
-    with_seen = ListOptions(exclude_seen=False)
+    with_seen = RecommendOptions(exclude_seen=False)
     assert recommend(Fixed([[1, 9, 2]]), seen, 3, options=with_seen).items.tolist() == [[1, 2, 0]]
 
 
@@ -120,7 +122,7 @@ def test_wrong_arguments_are_refused():
     with pytest.raises(ConfigError, match="k is 0"):
         recommend(Fixed([[1, 2, 3]]), empty, 0)
     with pytest.raises(ConfigError, match=r"bool\[3\]"):
-        recommend(Fixed([[1, 2, 3]]), empty, 1, options=ListOptions(candidates=np.array([True])))
+        recommend(Fixed([[1, 2, 3]]), empty, 1, options=RecommendOptions(candidates=np.array([True])))
 
 
 def test_the_table_and_back():

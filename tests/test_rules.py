@@ -9,7 +9,7 @@ from scipy.sparse import csr_array
 
 from recsys.errors import ConfigError, InputError
 from recsys.ranking.business_rules import Available, Quota, Rules, Where, compile_rules, load_rules
-from recsys.ranking.rank import ListOptions, recommend
+from recsys.ranking.rank import RecommendOptions, recommend
 from recsys.recommender import Recommender
 from recsys.types import SHORTFALL, IdMap
 
@@ -179,7 +179,7 @@ def test_every_list_is_what_a_walk_down_the_ranking_gives(seed, k, exclude_seen)
     )
     table = pd.DataFrame({"item_id": np.arange(n), "genres": genres})
     compiled = compile_rules(rules, users, items, table)
-    options = ListOptions(exclude_seen=exclude_seen, rules=compiled)
+    options = RecommendOptions(exclude_seen=exclude_seen, rules=compiled)
     found = recommend(Given(scores), histories, k, options=options)
     for user in range(m):
         expected, count = [], {}

@@ -13,7 +13,7 @@ from recsys.errors import ConfigError
 from recsys.features.segment_popularity import Segments, fit_segments
 from recsys.models.combining.wrappers import insert_segment_fallback
 from recsys.ranking.business_rules import Rules, compile_rules
-from recsys.ranking.rank import ListOptions, recommend
+from recsys.ranking.rank import RecommendOptions, recommend
 from recsys.runfolder import RunFolder
 from recsys.saved.open_model import read_history_and_items
 from recsys.types import IdMap, select_rows
@@ -220,7 +220,7 @@ def test_rules_hold_for_segments(run):
     compiled = compile_rules(Rules(deny=("b0",)), asked, IdMap.from_ids(items["item_id"]), items)
     answering = insert_segment_fallback(load(run / "model" / "als"), segments, asked.ids)
     history = select_rows(read_history_and_items(RunFolder.open(run))[0].matrix(), np.array([-1, -1]))
-    found = recommend(answering, history, 3, options=ListOptions(rules=compiled))
+    found = recommend(answering, history, 3, options=RecommendOptions(rules=compiled))
     assert items["item_id"].to_numpy()[found.items[1]].tolist() == ["b1", "b2", "b3"]
 
 

@@ -6,7 +6,7 @@ from scipy.sparse import csr_array
 
 from recsys import linalg
 from recsys.models import build
-from recsys.ranking.rank import ListOptions, recommend
+from recsys.ranking.rank import RecommendOptions, recommend
 from recsys.ranking.sorted_items import ITEMS_PER_BLOCK, USERS_PER_BLOCK, SortedItems
 from recsys.types import IdMap, Interactions, Selection
 
@@ -123,6 +123,6 @@ def test_a_model_that_is_fitted_again_lists_by_its_new_scores():
             train = Interactions(rows, rows, *cells, np.ones(len(user), np.float32), np.full(len(user), -1))
             model.fit(train)
             lists.append(
-                recommend(model, csr_array(matrix[1:2]), 1, options=ListOptions(exclude_seen=False)).items.tolist()
+                recommend(model, csr_array(matrix[1:2]), 1, options=RecommendOptions(exclude_seen=False)).items.tolist()
             )
         assert lists == [[[0]], [[2]]], kind

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from recsys import run_files
 from recsys.cli.application import DECISIONS, app
-from recsys.cli.console import log, out
+from recsys.cli.console import log, out, print_table, short_labels
 from recsys.cli.options import (
     Columns,
     Delimiter,
@@ -516,26 +515,6 @@ def with_ranks(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(rank=ranks)
 
 
-def short_labels(paths: Sequence[Location]) -> list[str]:
-    """Return one label per path: the names of the folders, and of the files without suffix.
-
-    If two names are equal, all labels are the whole paths.
-
-    Raises:
-        ConfigError: a path occurs twice.
-    """
-    short = [path.name if isinstance(path, Uri) else _short_label(path) for path in paths]
-    for labels in (short, [str(path) for path in paths]):
-        if len(set(labels)) == len(labels):
-            return labels
-    raise ConfigError("the same run is named twice. Name different runs.")
-
-
-def _short_label(path: Path) -> str:
-    path = path.resolve()
-    return path.stem if path.is_file() else path.name
-
-
 def comparable_guards(candidates: list[Candidate]) -> dict[str, dict[str, float]]:
     """Return the guardrails that can be compared, as a dict: model -> guardrail -> value.
 
@@ -611,20 +590,6 @@ def print_tables(tables: dict[str, pd.DataFrame], primary: str) -> None:
     }
     for name, title in titles.items():
         print_table(title, tables[name].columns, _format_rows(tables[name]))
-
-
-def print_table(title: str, heads: Any, rows: list[list[str]]) -> None:
-    """Print one table of text to stdout.
-
-    Args:
-        title: the line above the table.
-        heads: the names of the columns.
-        rows: the cells of each row.
-    """
-    table = Table(*map(str, heads), title=title, title_justify="left")
-    for cells in rows:
-        table.add_row(*cells)
-    out.print(table)
 
 
 def _format_rows(table: pd.DataFrame) -> list[list[str]]:

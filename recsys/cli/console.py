@@ -6,7 +6,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from recsys import atomic_writing
-from recsys.errors import InputError
+from recsys.errors import ConfigError, InputError
+from recsys.locations import Location, Uri
 from recsys.logging import logger
 
 # Names of metrics, models and files may hold square brackets, which Rich would take for markup.
@@ -331,3 +332,37 @@ def _format_interval(cell: dict[str, Any]) -> str:
         return ""
     low, high = cell["ci95"]
     return f"{low:.4f}–{high:.4f}"
+
+
+def print_table(title: str, heads: Any, rows: list[list[str]]) -> None:
+    """Print one table of text to stdout.
+
+    Args:
+        title: the line above the table.
+        heads: the names of the columns.
+        rows: the cells of each row.
+    """
+    table = Table(*map(str, heads), title=title, title_justify="left")
+    for cells in rows:
+        table.add_row(*cells)
+    out.print(table)
+
+
+def short_labels(paths: Sequence[Location]) -> list[str]:
+    """Return one label per path: the names of the folders, and of the files without suffix.
+
+    If two names are equal, all labels are the whole paths.
+
+    Raises:
+        ConfigError: a path occurs twice.
+    """
+    short = [path.name if isinstance(path, Uri) else _short_label(path) for path in paths]
+    for labels in (short, [str(path) for path in paths]):
+        if len(set(labels)) == len(labels):
+            return labels
+    raise ConfigError("the same run is named twice. Name different runs.")
+
+
+def _short_label(path: Path) -> str:
+    path = path.resolve()
+    return path.stem if path.is_file() else path.name

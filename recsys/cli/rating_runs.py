@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from recsys import run_files
-from recsys.cli.console import log, out
+from recsys.cli.console import log, out, print_table, short_labels
 from recsys.errors import ConfigError, GateFired, suggest_nearest
 from recsys.locations import Location, Uri
 from recsys.runfolder import RunFolder, damage_explained, to_plain_json
@@ -100,7 +100,6 @@ def compare_rating_runs(
 
 def _predictions_of_runs(runs: Sequence[Location], model: str | None) -> dict[str, pd.DataFrame]:
     """Return the predictions of all models of one run, by name, or of one model per run, by run."""
-    from recsys.cli.compare import short_labels
     from recsys.evaluation.testing.compare_ratings import read_predictions
     from recsys.evaluation.testing.pick import pick_model
 
@@ -128,8 +127,6 @@ def _predictions_of_runs(runs: Sequence[Location], model: str | None) -> dict[st
 
 def _print(comparison: Comparison, ranked: list[str]) -> None:
     """Print the table of errors, best model first, and the table of differences."""
-    from recsys.cli.compare import print_table
-
     out.print(f"pick: {ranked[0]}")
     out.print()
     means = comparison.means.loc[ranked]

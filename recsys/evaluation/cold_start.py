@@ -13,7 +13,7 @@ from recsys.evaluation.evaluate import compute_metrics
 from recsys.evaluation.judging.metrics import parse_all
 from recsys.evaluation.testing.significance import mean_ci
 from recsys.evaluation.truth import Truth
-from recsys.ranking.rank import ListOptions, recommend
+from recsys.ranking.rank import RecommendOptions, recommend
 from recsys.recommender import Recommender
 from recsys.types import Histories
 
@@ -87,7 +87,7 @@ class ColdStart:
             model: a fitted model.
         """
         values = {}
-        options = ListOptions(seen=self.seen, candidates=self.truth.ranked_items)
+        options = RecommendOptions(seen=self.seen, candidates=self.truth.ranked_items)
         for cut, histories in self._histories.items():
             topk = recommend(model, histories, self.k, users=self.users, options=options)
             judged = self.truth.judge(topk)

@@ -38,7 +38,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class ListOptions:
+class RecommendOptions:
     """Which items the lists of a call of :func:`recommend` may have, and the memory that it may use.
 
     Attributes:
@@ -101,7 +101,7 @@ def recommend(
     k: int,
     *,
     users: np.ndarray | None = None,
-    options: ListOptions | None = None,
+    options: RecommendOptions | None = None,
     progress: Progress | None = None,
 ) -> TopK:
     """Return the list of the k best items of each of m users, as a TopK.
@@ -138,7 +138,7 @@ def recommend(
     m, n = histories.shape
     if k < 1:
         raise ConfigError(f"k is {k}: ask for at least one item")
-    options = options or ListOptions()
+    options = options or RecommendOptions()
     rules = options.rules
     candidates = options.listed_candidates(n)
     users = np.arange(m) if users is None else np.asarray(users)

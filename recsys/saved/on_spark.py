@@ -302,7 +302,7 @@ def list_batch(request: ExecutorSettings, folder: Path, batch: pa.RecordBatch) -
     """
     saved = _open_once(folder, request.name, request.own_models)
     histories = histories_of_batch(batch, len(saved.items), request.timed)
-    options = rank.ListOptions(
+    options = rank.RecommendOptions(
         exclude_seen=request.lists.exclude_seen,
         rules=_rules_of_batch(request, batch),
         memory_mb=request.lists.memory_mb,

@@ -104,7 +104,9 @@ class SavedModel:
             rules: rules from :func:`recsys.ranking.business_rules.compile_rules`. User i of the rules
                 is row i of ``users``.
         """
-        options = rank.ListOptions(exclude_seen=self.config.recommend.exclude_seen, candidates=candidates, rules=rules)
+        options = rank.RecommendOptions(
+            exclude_seen=self.config.recommend.exclude_seen, candidates=candidates, rules=rules
+        )
         return rank.recommend(
             self.recommender(users, use_stored_factors=histories is None),
             self.histories(_ids_of(users)) if histories is None else histories,

@@ -18,7 +18,7 @@ from recsys.evaluation.evaluate import evaluate
 from recsys.evaluation.truth import Truth
 from recsys.features.encoding import encode_features
 from recsys.features.reviews import REVIEW_COLUMNS, add_review_columns, hide_unknown_pairs, reviews_of_train
-from recsys.ranking.rank import ListOptions, recommend
+from recsys.ranking.rank import RecommendOptions, recommend
 from recsys.recommender import Recommender
 from recsys.schema import ITEM, TIME, USER, VALUE
 from recsys.types import Features, IdMap, Split
@@ -147,7 +147,9 @@ def judge_fitted(model: Recommender, truth: Truth, settings: RecommendSettings) 
         truth: the histories and the relevant items of the tested users.
         settings: the length of the lists, and the memory that may be used.
     """
-    options = ListOptions(exclude_seen=truth.exclude_seen, candidates=truth.ranked_items, memory_mb=settings.memory_mb)
+    options = RecommendOptions(
+        exclude_seen=truth.exclude_seen, candidates=truth.ranked_items, memory_mb=settings.memory_mb
+    )
     topk = recommend(model, truth.histories, settings.k, options=options)
     evaluation = evaluate(topk, truth, name="trial")
     return evaluation.per_user.set_index(USER)[truth.settings.metrics[0]]

@@ -39,7 +39,7 @@ def test_the_lists_are_the_own_history_and_then_what_is_popular(recency_days):
     likers = [sum(1 for i, v in zip(train.item, train.value, strict=True) if i == item and v > 0) for item in range(30)]
     histories = with_empty_row(train.histories())
     model = recsys.build("repeat", {"recency_days": recency_days}).fit(train)
-    lists = recsys.recommend(model, histories, 30, options=recsys.ListOptions(exclude_seen=False))
+    lists = recsys.recommend(model, histories, 30, options=recsys.RecommendOptions(exclude_seen=False))
     for user in range(len(histories)):
         mine = train.user == user
         values = dict(zip(train.item[mine].tolist(), train.value[mine].tolist(), strict=True))

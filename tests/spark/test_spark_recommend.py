@@ -6,7 +6,7 @@ import pytest
 from scipy.sparse import csr_array
 
 from recsys.ranking.business_rules import CompiledRules
-from recsys.ranking.rank import ListOptions, recommend
+from recsys.ranking.rank import RecommendOptions, recommend
 from recsys.recommender import Recommender
 from recsys.types import SHORTFALL
 
@@ -87,7 +87,7 @@ def in_item_blocks(spark, case, rows):
 @pytest.mark.parametrize("k", [5, 40])
 def test_lists_equal_the_local_ones(case, fallback, exclude_seen, k):
     model = Given(case["model"] if fallback else case["no_fallback"])
-    expected = recommend(model, case["seen"], k, options=ListOptions(exclude_seen=exclude_seen))
+    expected = recommend(model, case["seen"], k, options=RecommendOptions(exclude_seen=exclude_seen))
     found = lists(case, fallback, k, exclude_seen=exclude_seen)
     for user in range(USERS):
         own = found[found["user"] == user]
@@ -132,7 +132,7 @@ def test_lists_under_rules_equal_the_local_ones_and_are_short_for_the_same_reaso
     kinds = csr_array(rng.random((ITEMS, 4)) < 0.3, dtype=np.float32)
     rules = CompiledRules(rng.random(ITEMS) < 0.7, csr_array(denied, dtype=np.float32), [(kinds, 2)], {}, {})
     model = Given(case["model"] if fallback else case["no_fallback"])
-    options = ListOptions(exclude_seen=exclude_seen, rules=rules)
+    options = RecommendOptions(exclude_seen=exclude_seen, rules=rules)
     expected = recommend(model, case["seen"], 8, options=options)
     past = case["history"] if exclude_seen else case["history"].limit(0)
     users = collect_seen_items(past, case["everyone"])
