@@ -26,18 +26,12 @@ DEPTH = 100
 Long lists have enough relevant items to compare models, even if relevant items are rare.
 """
 
-MIDDLE_SHARE = 0.5
-OTHER_SHARES = (0.25, 1.0)
+FIRST_SHARE = 0.25
+OTHER_SHARES = (0.5, 1.0)
 """Weights of a member that is added to a blend, as shares of the sum of the weights so far.
 
-Each addition is tried with :data:`MIDDLE_SHARE` first, and the best additions with these shares
-too.
-"""
-
-SHORTLIST = 6
-"""Number of members that :meth:`Trial.choose` tries in a step: the best ones of the step before.
-
-It also is the largest number of members with which it starts.
+Each addition is tried with :data:`FIRST_SHARE` first, and the best additions with these shares too. A
+small share first, because a member that ranks badly by itself may help with a small weight alone.
 """
 
 CELLS_OF_STARTS = 40_000_000
@@ -49,7 +43,7 @@ With more, the choice of the weights would take as long as the search of the set
 FULLY_TRIED = 3
 """Number of members that a step also tries with :data:`OTHER_SHARES`.
 
-They are the best ones with :data:`MIDDLE_SHARE`.
+They are the best ones with :data:`FIRST_SHARE`.
 """
 
 
@@ -178,12 +172,11 @@ class Trial:
         sum of the weights so far. A member may be added several times; its weights are then added
         up. The search ends when no addition raises the mean, or after ``steps`` additions.
 
-        The first step tries all members with stored scores. Later steps try only the
-        :data:`SHORTLIST` best members of the step before. Each is tried with :data:`MIDDLE_SHARE`,
-        and the :data:`FULLY_TRIED` best ones also with :data:`OTHER_SHARES`.
+        Each step tries all members with stored scores with :data:`FIRST_SHARE`, and the
+        :data:`FULLY_TRIED` best ones also with :data:`OTHER_SHARES`.
 
         The best blend may not contain the best single member. So without ``start`` the search starts
-        from each of the :data:`SHORTLIST` best single members, and returns the best blend of all.
+        from each single member, the best ones first, and returns the best blend of all.
         :data:`CELLS_OF_STARTS` limits the number of starts.
 
         The method is that of Caruana, Niculescu-Mizil, Crew and Ksikes, ICML 2004, except that
@@ -204,8 +197,7 @@ class Trial:
         if not steps:
             return {best_first[0]: 1.0}
         most_starts = max(1, CELLS_OF_STARTS // (len(self.users) * len(self.candidates)))
-        starts = best_first[: min(SHORTLIST, most_starts)]
-        blends = [self._add_members({name: 1.0}, rows, steps) for name in starts]
+        blends = [self._add_members({name: 1.0}, rows, steps) for name in best_first[:most_starts]]
         return max(blends, key=lambda blend: blend[1])[0]
 
     def _add_members(self, start: dict[str, float], rows: np.ndarray, steps: int) -> tuple[dict[str, float], float]:
@@ -217,29 +209,24 @@ class Trial:
         """
         weights = dict(start)
         current_value = float(self.blend_ndcg(start, rows).mean())
-        shortlist = list(self.scores)
         for _ in range(steps):
-            values = self._values_of_additions(weights, rows, shortlist)
+            values = self._values_of_additions(weights, rows)
             name, share = max(values, key=lambda step: values[step])
             if values[name, share] <= current_value:
                 break
-            shortlist = sorted(shortlist, key=lambda name: -values[name, MIDDLE_SHARE])[:SHORTLIST]
             weights = weights | {name: weights.get(name, 0.0) + share * sum(weights.values())}
             current_value = values[name, share]
         return weights, current_value
 
-    def _values_of_additions(
-        self, weights: dict[str, float], rows: np.ndarray, names: list[str]
-    ) -> dict[tuple[str, float], float]:
+    def _values_of_additions(self, weights: dict[str, float], rows: np.ndarray) -> dict[tuple[str, float], float]:
         """Return the mean NDCG@100 of a blend after each possible addition of one member.
 
-        The result is a dict: (name of the member, share) -> mean. All ``names`` are tried with the
-        middle share, and the best of them also with the other shares.
+        The result is a dict: (name of the member, share) -> mean. All members are tried with the
+        first share, and the best of them also with the other shares.
 
         Args:
             weights: the weights of the blend before the addition.
             rows: positions in ``users``.
-            names: the members to try.
         """
         sums = self._sums(weights, rows)
         seen, hidden = self.histories.values[rows], self.relevant[rows]
@@ -250,9 +237,9 @@ class Trial:
             member = (self.scores[name], rows)
             values[name, share] = float(ndcg_after_addition(sums, member, share * size, seen, hidden, DEPTH).mean())
 
-        for name in names:
-            try_addition(name, MIDDLE_SHARE)
-        best_additions = sorted(names, key=lambda name: -values[name, MIDDLE_SHARE])[:FULLY_TRIED]
+        for name in self.scores:
+            try_addition(name, FIRST_SHARE)
+        best_additions = sorted(self.scores, key=lambda name: -values[name, FIRST_SHARE])[:FULLY_TRIED]
         for name, share in product(best_additions, OTHER_SHARES):
             try_addition(name, share)
         return values
