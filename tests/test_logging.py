@@ -52,7 +52,8 @@ def test_each_sweep_of_als_is_logged_for_debugging(caplog):
 def test_a_hybrid_logs_the_settings_of_each_part_and_its_choice(caplog):
     train, features = world(users=200)
     with caplog.at_level(logging.INFO, logger="recsys"):
-        model = build("hybrid", {"parts": ["popular", "content"], "placebo": False}).fit(train, features)
+        model = build("hybrid", {"parts": ["als", "content"], "placebo": False}).fit(train, features)
+    assert list(model.record["parts"]) == ["als", "content", "als_2"]
     messages = [record.getMessage() for record in caplog.records]
     for kind, part in model.record["parts"].items():
         line = next(message for message in messages if message.startswith(f"hybrid: {kind} has"))

@@ -17,7 +17,7 @@ from recsys.models.combining import blend as blend_module
 from recsys.models.combining import hybrid
 from recsys.models.combining import trial as trial_module
 from recsys.models.combining.blend import reassign_scores, rescale_rows, weighted_mean
-from recsys.models.combining.search import Deadline, Search
+from recsys.models.combining.search import Deadline, Search, kind_of
 from recsys.models.combining.trial import Trial, hide_items, hide_pairs, subset
 from recsys.recommender import Recommender
 from recsys.types import Features, Histories, IdMap, Interactions
@@ -91,7 +91,7 @@ def test_the_choice_is_recorded_with_its_ablation():
     train, features = contract.world(users=400, items=30)
     model = build("hybrid", SMALL).fit(train, features)
     record = json.loads(json.dumps(model.record))
-    assert set(record["parts"]) == set(SMALL["parts"])
+    assert {kind_of(name) for name in record["parts"]} == set(SMALL["parts"])
     assert record["why"]
     told = set(record["weights"]) & {"content", "side_ease"}
     assert {"hybrid", "collaborative", "content"} | ({"shuffled"} if told else set()) == set(record["ablation"])

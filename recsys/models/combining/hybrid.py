@@ -391,18 +391,21 @@ class Hybrid(Blended):
         params = search.add_second(attempt)
         if params is not None:
             mean = float(search.trial.ndcg_per_user(search.trial.scores[name]).mean())
-            self.record["parts"][name] = {"params": params, "ndcg@100": mean, "tried": len(attempt.runners_up)}
+            self._record_part(name, {"params": params, "ndcg@100": mean, "tried": len(attempt.runners_up)})
 
     def _record_attempt(self, attempt: Attempt, mean: float) -> None:
         """Record the settings that were chosen for a kind, and their mean NDCG over all users of
         the trial."""
-        params = attempt.params
-        tried = len(attempt.values)
-        about = {"params": params, "ndcg@100": mean, "tried": tried}
+        about = {"params": attempt.params, "ndcg@100": mean, "tried": len(attempt.values)}
         if attempt.last_rungs:
             about["on the last rung"] = attempt.last_rungs
-        self.record["parts"][attempt.kind] = about
-        logger.info("hybrid: %s has ndcg@100 %.4f with %s, the best of %d settings", attempt.kind, mean, params, tried)
+        self._record_part(attempt.kind, about)
+
+    def _record_part(self, name: str, about: dict[str, Any]) -> None:
+        """Record and log the settings of a member, their mean NDCG, and how many settings were tried."""
+        self.record["parts"][name] = about
+        numbers = (name, about["ndcg@100"], about["params"], about["tried"])
+        logger.info("hybrid: %s has ndcg@100 %.4f with %s, the best of %d settings", *numbers)
 
     def _choose_by_length(
         self, trial: Trial, half: np.ndarray, check: np.ndarray, weights: Weights
