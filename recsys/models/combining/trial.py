@@ -34,7 +34,7 @@ Each addition is tried with :data:`FIRST_SHARE` first, and the best additions wi
 small share first, because a member that ranks badly by itself may help with a small weight alone.
 """
 
-CELLS_OF_STARTS = 40_000_000
+CELLS_OF_STARTS = 15_000_000
 """The largest sum of users × items over the starts of :meth:`Trial.choose`, after the first start.
 
 With more, the choice of the weights would take as long as the search of the settings.
