@@ -1,4 +1,4 @@
-"""The same ALS on both engines, on MovieLens: do they agree? Five seeds, one split each, users paired.
+"""The same ALS on both engines, on MovieLens: is either better? Five seeds, one split each, users paired.
 
 python bench/engines.py FOLDER      FOLDER holds ml-latest-small (recsys data fetch ml-latest-small)
 """
@@ -39,8 +39,8 @@ def main(folder: str) -> None:
     heads += ["Spark − local", "largest of a user"]
     body = (
         f"ml-latest-small, 20 % of each user's rows by hash, ratings from 4 relevant, {METRIC}; als:"
-        " rank 32, 15 iterations, α 10, λ 0.05. Both engines draw the same random factors to start from, but add up in"
-        " another order.\n\n" + table(heads, rows)
+        " rank 32, 15 iterations, α 10, λ 0.05. Both engines draw the same random factors to start from; Spark then"
+        " solves users exactly, and all items together.\n\n" + table(heads, rows)
     )
     write_section("engines", "Two engines, one answer", "python bench/engines.py FOLDER", body)
 
