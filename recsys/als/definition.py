@@ -38,6 +38,14 @@ MAX_CONFIDENCE = 1e9
 """The largest allowed confidence of a pair. Numbers in float32 have about seven digits. Next to a
 much larger confidence, the pairs of confidence 1 would have no effect on a sum."""
 
+START_LENGTH = 3.0
+"""About the length of the random factors from which training starts.
+
+Scores are near 1 for a like, so factors of this length are longer than those of the end. From
+shorter ones conjugate gradients take more sweeps where a log is dense: from a length of 0.1, three
+times as many. `python bench/als_start.py` compares lengths on eight logs.
+"""
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -180,14 +188,22 @@ def fit(
 def start(rows: int, rank: int, seed: int) -> np.ndarray:
     """Return the random factors from which training starts, float64[rows, rank].
 
-    The numbers are drawn from the normal distribution with mean 0 and standard deviation 0.1/√rank.
+    The numbers are drawn from the normal distribution with mean 0 and the standard deviation
+    :func:`start_deviation`.
 
     Args:
         rows: the number of factors, one per item.
         rank: the number of latent factors.
         seed: the seed of the random numbers.
     """
-    return np.random.default_rng(seed).normal(0.0, 0.1 / np.sqrt(rank), (rows, rank))
+    return np.random.default_rng(seed).normal(0.0, start_deviation(rank), (rows, rank))
+
+
+def start_deviation(rank: int) -> float:
+    """Return the standard deviation of the numbers from which training starts, so that a factor is
+    about as long as :data:`START_LENGTH`.
+    """
+    return START_LENGTH / np.sqrt(rank)
 
 
 def systems(matrix: csr_array, y: np.ndarray, objective: Objective) -> Iterator[tuple[np.ndarray, np.ndarray]]:

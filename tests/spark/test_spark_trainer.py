@@ -60,7 +60,7 @@ def test_many_sweeps_end_where_no_factor_can_move(spark, matrix, tmp_path):
 def test_a_sweep_gains_what_exact_half_steps_gain(spark, matrix, tmp_path):
     objective = Objective(alpha=10.0, reg=0.05)
     *_, curve = fit(spark, matrix, tmp_path / "als", rank=4, iterations=5, alpha=10.0, reg=0.05, seed=3)
-    y = np.random.default_rng(3).normal(0.0, 0.05, (ITEMS, 4))
+    y = np.random.default_rng(3).normal(0.0, 1.5, (ITEMS, 4))  # a factor is about 3 long
     y[0] = 0
     exact = []
     x = half_step(matrix, y, objective)

@@ -239,7 +239,7 @@ class ALS(Fading, ALSParameters, Recommender):
             y = half_step(by_item, x, self.objective, x_axes, y if is_warm else None)
             _require_finite(y)
             y_axes = solvers.principal_axes(y)
-            self.losses_[sweep] = loss(x, y, matrix, self.objective, (x_axes, y_axes))
+            self.losses_[sweep] = loss(x, y, matrix, self.objective, (x_axes, y_axes), by_item)
             logger.debug("%s: sweep %d of %d, loss %.6g", self.SOURCE, sweep + 1, self.iterations, self.losses_[sweep])
         return y
 
@@ -309,6 +309,7 @@ def loss(
     matrix: csr_array,
     objective: Objective,
     axes: tuple[solvers.Axes, solvers.Axes] | None = None,
+    by_item: csr_array | None = None,
 ) -> float:
     """Return the value of the ALS objective, without computing the dense matrix of scores.
 
@@ -321,13 +322,16 @@ def loss(
         matrix: csr (users, items) of values.
         objective: the parameters of the objective.
         axes: ``solvers.principal_axes`` of x and of y, to save time. None: computed here.
+        by_item: ``matrix`` transposed, to save time. None: computed here.
     """
     (spread_x, axes_x), (spread_y, axes_y) = axes or (solvers.principal_axes(x), solvers.principal_axes(y))
     # The trace of XᵀX · YᵀY is the sum of all squared scores.
     squared_error = spread_x @ (axes_x.T @ axes_y) ** 2 @ spread_y
     squared_error += solvers.stored_loss(*linalg.arrays(matrix), x, y, objective.alpha)
+    if by_item is None:
+        by_item = matrix.T.tocsr()
     penalty = sum(
         objective.penalty(side) @ (factors.astype(np.float64) ** 2).sum(axis=1)
-        for side, factors in ((matrix, x), (matrix.T.tocsr(), y))
+        for side, factors in ((matrix, x), (by_item, y))
     )
     return float(squared_error + penalty)

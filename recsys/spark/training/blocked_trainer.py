@@ -37,7 +37,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys import linalg
-from recsys.als import solvers
+from recsys.als import definition, solvers
 from recsys.errors import InputError
 from recsys.locations import Location
 from recsys.schema import VALUE
@@ -299,7 +299,7 @@ class _BlockedFitter:
 
     def _initial_items(self) -> RDD[tuple[Key, np.ndarray]]:
         """Draw the initial item factors, which are those of the other layout."""
-        deviation = 0.1 / np.sqrt(self.params.rank)
+        deviation = definition.start_deviation(self.params.rank)
         rank = self.params.rank
         generator = np.random.default_rng(self.params.seed)
         states = []

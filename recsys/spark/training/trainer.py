@@ -36,7 +36,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys import linalg
-from recsys.als import solvers
+from recsys.als import definition, solvers
 from recsys.errors import InputError
 from recsys.locations import Location
 from recsys.schema import VALUE
@@ -205,8 +205,7 @@ class _Fitter:
         self.pair_counts = counts
         self.n_users = int(n_users)
         validation = self._hold_out_users()
-        deviation = 0.1 / np.sqrt(self.params.rank)
-        start = np.random.default_rng(self.params.seed).normal(0.0, deviation, self.shape)
+        start = definition.start(*self.shape, self.params.seed)
         start = np.where(self.pair_counts[:, None] > 0, start, 0).astype(np.float32)
         state = self._solve_users(start, "start")
         for sweep in range(1, self.params.iterations + 1):
