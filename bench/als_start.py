@@ -7,13 +7,14 @@ is trained for as many sweeps as it has by default.
 """
 
 import sys
+from unittest import mock
 
 import numpy as np
 from defaults import LOGS
 from results import table, write_section
 
-from recsys.als import definition
 from recsys.models import build
+from recsys.models.collaborative.als import ALS
 from recsys.models.combining.trial import Trial, hide_pairs
 
 LENGTHS = (0.1, 1.0, 3.0)
@@ -24,8 +25,8 @@ MODELS = ({"rank": 16}, {"rank": 64}, {"rank": 128, "alpha": 30.0})
 
 def measure(trial: Trial, params: dict, length: float) -> tuple[np.ndarray, float]:
     """Return the NDCG@100 of each user, and the objective at the end of training."""
-    definition.START_LENGTH = length
-    model = build("als", params).fit(trial.train)
+    with mock.patch.object(ALS, "START_LENGTH", length):
+        model = build("als", params).fit(trial.train)
     return trial.judge(model, np.arange(len(trial.users))), float(model.losses_[-1])
 
 

@@ -185,7 +185,7 @@ def fit(
     return x, y
 
 
-def start(rows: int, rank: int, seed: int) -> np.ndarray:
+def start(rows: int, rank: int, seed: int, length: float = START_LENGTH) -> np.ndarray:
     """Return the random factors from which training starts, float64[rows, rank].
 
     The numbers are drawn from the normal distribution with mean 0 and the standard deviation
@@ -195,15 +195,14 @@ def start(rows: int, rank: int, seed: int) -> np.ndarray:
         rows: the number of factors, one per item.
         rank: the number of latent factors.
         seed: the seed of the random numbers.
+        length: about the length of a factor, > 0.
     """
-    return np.random.default_rng(seed).normal(0.0, start_deviation(rank), (rows, rank))
+    return np.random.default_rng(seed).normal(0.0, start_deviation(rank, length), (rows, rank))
 
 
-def start_deviation(rank: int) -> float:
-    """Return the standard deviation of the numbers from which training starts, so that a factor is
-    about as long as :data:`START_LENGTH`.
-    """
-    return START_LENGTH / np.sqrt(rank)
+def start_deviation(rank: int, length: float = START_LENGTH) -> float:
+    """Return the standard deviation of the numbers of a random factor that is about ``length`` long."""
+    return length / np.sqrt(rank)
 
 
 def systems(matrix: csr_array, y: np.ndarray, objective: Objective) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -102,6 +102,8 @@ class ContentALS(ALS):
     NEEDS_FEATURES: ClassVar = True
     SCORES_NEW_ITEMS: ClassVar = True
     SOURCE: ClassVar = "content_als"
+    # From longer factors its lists were worse, on citeulike-t by seven per cent.
+    START_LENGTH: ClassVar[float] = 0.1
 
     alpha: Annotated[
         float, Field(ge=0, description="confidence of a stored pair: 1 + alpha·|value|; implicit feedback only")

@@ -11,7 +11,7 @@ from scipy.sparse import csr_array, csr_matrix
 
 from recsys import linalg
 from recsys.als import solvers
-from recsys.als.definition import Objective, start, systems
+from recsys.als.definition import START_LENGTH, Objective, start, systems
 from recsys.als.parameters import ALSParameters
 from recsys.errors import InputError
 from recsys.logging import log_phase, logger
@@ -62,6 +62,7 @@ class ALS(Fading, ALSParameters, Recommender):
     EXPLAINS: ClassVar = ("history",)
     SPACE: ClassVar = {"rank": (16, 512), "alpha": (1.0, 100.0), "reg": (0.001, 1.0), "iterations": (5, 20)}
     SOURCE: ClassVar = "als"
+    START_LENGTH: ClassVar[float] = START_LENGTH
 
     solver: Annotated[
         Literal["cg", "cholesky"],
@@ -225,7 +226,7 @@ class ALS(Fading, ALSParameters, Recommender):
 
     def _fit_kernel(self, matrix: csr_array) -> np.ndarray:
         by_item = matrix.T.tocsr()
-        y = start(matrix.shape[1], self.rank, self.seed).astype(np.float32)
+        y = start(matrix.shape[1], self.rank, self.seed, self.START_LENGTH).astype(np.float32)
         x = np.zeros((matrix.shape[0], self.rank), dtype=np.float32)
         self.losses_ = np.empty(self.iterations)
         # Conjugate gradients start from the factors of the previous sweep; the exact solution needs
