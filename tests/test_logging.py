@@ -50,7 +50,7 @@ def test_each_sweep_of_als_is_logged_for_debugging(caplog):
 
 
 def test_a_hybrid_logs_the_settings_of_each_part_and_its_choice(caplog):
-    train, features = world(users=200)
+    train, features = world(users=150)
     with caplog.at_level(logging.INFO, logger="recsys"):
         model = build("hybrid", {"parts": ["als", "content"], "placebo": False}).fit(train, features)
     assert list(model.record["parts"]) == ["als", "content", "als_2"]

@@ -162,7 +162,12 @@ def residual(x: np.ndarray, y: np.ndarray, matrix: csr_array, objective: Objecti
 
 
 def fit(
-    matrix: csr_array, rank: int, iterations: int, objective: Objective, seed: int = 0
+    matrix: csr_array,
+    rank: int,
+    iterations: int,
+    objective: Objective,
+    seed: int = 0,
+    length: float = START_LENGTH,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Train ALS with exact solutions of the linear systems, and return the factors.
 
@@ -175,9 +180,10 @@ def fit(
         iterations: the number of iterations, at least 1.
         objective: the parameters of the objective.
         seed: the seed of the item factors from which training starts.
+        length: about the length of these factors, > 0.
     """
     x = np.empty((matrix.shape[0], rank))
-    y = start(matrix.shape[1], rank, seed)
+    y = start(matrix.shape[1], rank, seed, length)
     by_item = matrix.T.tocsr()
     for _ in range(iterations):
         x = half_step(matrix, y, objective)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
-from recsys.kernels import writable
+from recsys.kernels import copy_values, writable
 from recsys.linalg import CSR, gram, one_blas_thread, product
 
 CG_STEPS = 3
@@ -57,6 +57,35 @@ def _solve_short_row(columns: np.ndarray, weight: np.ndarray, target: np.ndarray
     return np.dot(np.linalg.solve(system, u), scaled)
 
 
+@njit(cache=True, nogil=True)
+def _solve_row(columns: np.ndarray, weight: np.ndarray, target: np.ndarray, diagonal: np.ndarray) -> np.ndarray:
+    """Return x of one row, in the dtype of ``columns``; see :func:`als_half_step`.
+
+    ``columns``: [n, rank], the factors y of the row.
+    """
+    n, rank = columns.shape
+    b = np.dot(target, columns)
+    if not np.any(b != 0):
+        return np.zeros_like(b)
+    is_heavy = weight.max() > HEAVY_WEIGHT
+    if n < rank and is_heavy:
+        return _solve_short_row(columns.astype(np.float64), weight, target, diagonal).astype(columns.dtype)
+    if n < rank:
+        return _solve_short_row(columns, weight, target, diagonal)
+    if is_heavy:
+        # Beside such a weight float32 loses the diagonal, and the system is singular.
+        wide = columns.astype(np.float64)
+        wide_system = np.dot((wide * weight.reshape(n, 1)).T, wide)
+        for f in range(rank):
+            wide_system[f, f] += diagonal[f]
+        return np.linalg.solve(wide_system, np.dot(target.astype(np.float64), wide)).astype(columns.dtype)
+    weighted = columns * weight.reshape(n, 1)
+    system = np.dot(weighted.T, columns)
+    for f in range(rank):
+        system[f, f] += diagonal[f]
+    return np.linalg.solve(system, b)
+
+
 @njit(cache=True, nogil=True, parallel=True)
 def als_half_step(
     indptr: np.ndarray,
@@ -96,33 +125,11 @@ def als_half_step(
     for i in prange(m):
         start = indptr[i]
         n = indptr[i + 1] - start
-        diagonal = base + penalty[i]
         columns = np.empty((n, rank), dtype=fixed.dtype)
         for j in range(n):
             columns[j] = fixed[indices[start + j]]
-        row_weight = weight[start : start + n]
-        row_target = target[start : start + n]
-        b = np.dot(row_target, columns)
-        if not np.any(b != 0):
-            continue
-        is_heavy = row_weight.max() > HEAVY_WEIGHT
-        if n < rank and is_heavy:
-            x[i] = _solve_short_row(columns.astype(np.float64), row_weight, row_target, diagonal)
-        elif n < rank:
-            x[i] = _solve_short_row(columns, row_weight, row_target, diagonal)
-        elif is_heavy:
-            # Beside such a weight float32 loses the diagonal, and the system is singular.
-            wide = columns.astype(np.float64)
-            wide_system = np.dot((wide * row_weight.reshape(n, 1)).T, wide)
-            for f in range(rank):
-                wide_system[f, f] += diagonal[f]
-            x[i] = np.linalg.solve(wide_system, np.dot(row_target.astype(np.float64), wide))
-        else:
-            weighted = columns * row_weight.reshape(n, 1)
-            system = np.dot(weighted.T, columns)
-            for f in range(rank):
-                system[f, f] += diagonal[f]
-            x[i] = np.linalg.solve(system, b)
+        pairs = slice(start, start + n)
+        copy_values(_solve_row(columns, weight[pairs], target[pairs], base + penalty[i]), x[i])
     return x
 
 
@@ -154,10 +161,9 @@ def solve_history(
         weight[j] = alpha * abs(np.float64(value[j]))
         if value[j] > 0:
             target[j] = 1 + weight[j]
-    indices = np.arange(n).astype(np.int32)
-    rotated = np.dot(factors, rotation)
-    x = als_half_step(np.array([0, n]), indices, weight, target, rotated, base, np.full(1, penalty))
-    return np.dot(rotation, x[0])
+    # A function that divides its rows among threads would crash here: Numba starts them only if Python calls it.
+    x = _solve_row(np.dot(factors, rotation), weight, target, base + penalty)
+    return np.dot(rotation, x)
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})

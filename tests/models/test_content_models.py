@@ -57,7 +57,7 @@ def test_content_als_is_als_with_the_made_up_users_among_the_others():
         rows.append(np.zeros(len(terms)))
         rows[-1][[item, *others[:2]]] = 2 * usual
     rows += list(0.5 * usual * terms.T / terms[terms > 0].mean())
-    y = definition.fit(csr_array(np.array(rows)), 3, 4, model.objective)[1]
+    y = definition.fit(csr_array(np.array(rows)), 3, 4, model.objective, length=0.1)[1]
     assert model.known_.sum() > len(likes.any(axis=0).nonzero()[0])
     np.testing.assert_allclose(model.item_factors_[model.known_], y[model.known_], rtol=1e-3, atol=1e-4)
 
