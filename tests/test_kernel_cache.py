@@ -1,6 +1,9 @@
 """Compiled kernels: found again from another clone, and compiled again when the kernels that they call changed."""
 
+import contextlib
+import importlib
 import os
+import pkgutil
 import subprocess
 import sys
 import threading
@@ -8,7 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from numba.core.dispatcher import Dispatcher
 
+import recsys
 from recsys.cli import run_verb
 from recsys.kernel_cache import CompilationNotice
 
@@ -186,3 +191,28 @@ def test_a_kernel_that_cannot_be_compiled_keeps_nobody_waiting(caches, monkeypat
     thread.join(timeout=60)
     following.release()
     assert results == [None]
+
+
+def test_only_parallel_kernels_call_parallel_kernels():
+    """Numba starts its threads when Python calls a parallel kernel.
+
+    A kernel that calls one, and that a process loads from the cache, crashes if the process has called none before.
+    """
+    kernels = set()
+    for info in pkgutil.walk_packages(recsys.__path__, "recsys."):
+        if info.name.endswith("__main__"):
+            continue
+        # The extra of the models that need JAX may be absent.
+        with contextlib.suppress(ImportError):
+            module = importlib.import_module(info.name)
+            kernels |= {value for value in vars(module).values() if isinstance(value, Dispatcher)}
+    assert len(kernels) > 50
+    calls = [
+        (kernel.py_func.__qualname__, name)
+        for kernel in kernels
+        if not kernel.targetoptions.get("parallel")
+        for name in kernel.py_func.__code__.co_names
+        if isinstance(called := kernel.py_func.__globals__.get(name), Dispatcher)
+        and called.targetoptions.get("parallel")
+    ]
+    assert calls == []
