@@ -74,11 +74,11 @@ def _solve_row(columns: np.ndarray, weight: np.ndarray, target: np.ndarray, diag
         return _solve_short_row(columns, weight, target, diagonal)
     if is_heavy:
         # Beside such a weight float32 loses the diagonal, and the system is singular.
-        wide = columns.astype(np.float64)
-        wide_system = np.dot((wide * weight.reshape(n, 1)).T, wide)
+        doubles = columns.astype(np.float64)
+        double_system = np.dot((doubles * weight.reshape(n, 1)).T, doubles)
         for f in range(rank):
-            wide_system[f, f] += diagonal[f]
-        return np.linalg.solve(wide_system, np.dot(target.astype(np.float64), wide)).astype(columns.dtype)
+            double_system[f, f] += diagonal[f]
+        return np.linalg.solve(double_system, np.dot(target.astype(np.float64), doubles)).astype(columns.dtype)
     weighted = columns * weight.reshape(n, 1)
     system = np.dot(weighted.T, columns)
     for f in range(rank):

@@ -126,6 +126,7 @@ class ALS(Fading, ALSParameters, Recommender):
         # Only the factors of items in the histories are converted to float64. All factors of a
         # million items would take much longer than the rest of the fold-in of a few histories.
         if len(histories) == 1:
+            # The items of one history are distinct, and a server asks for one history at a time.
             fixed = self.item_factors_[indices].astype(np.float64)
             axes = (self.spread_, np.ascontiguousarray(self.axes_))
             with linalg.one_blas_thread():

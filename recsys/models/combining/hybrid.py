@@ -91,9 +91,8 @@ class Choice:
 
         Those of ``weights`` are first, then those of ``by_group``, then those of ``new_items``.
         """
-        return list(
-            dict.fromkeys([*self.weights, *(name for own in self.by_group.values() for name in own), *self.new_items])
-        )
+        of_groups = [name for weights in self.by_group.values() for name in weights]
+        return list(dict.fromkeys([*self.weights, *of_groups, *self.new_items]))
 
 
 @dataclass(config=STRICT)
