@@ -121,8 +121,7 @@ def list_by_implicit(model, matrix: csr_array) -> np.ndarray:
 def sweep(matrix: csr_array, rank: int, sweeps: int, curve: list | None = None, target: float = 0.0):
     """Return (user factors, item factors, seconds) after a number of our sweeps, or once ``target`` is reached.
 
-    ``curve`` gets the objective after each sweep, outside of the clock. These are the sweeps of ``ALS.fit`` for ν > 0;
-    for ν = 0 it calls implicit.
+    ``curve`` gets the objective after each sweep, outside of the clock. These are the sweeps of ``ALS.fit``.
     """
     seconds, (by_item, x, y) = peers.timed(prepare, matrix, rank)
     for _ in range(sweeps):

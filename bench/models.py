@@ -49,7 +49,7 @@ ITEM_KNN = KNN | {"shrink": 0.0}  # the peers have no shrinkage
 OURS = {  # family -> {label: kind and parameters}; the first is the one that the peers are compared with
     CG: {
         "ours, ν = 1": ("als", ALS | {"reg": 0.05}),
-        "ours, ν = 0, trained by implicit": ("als", ALS | {"reg": peers.REG, "nu": 0}),
+        "ours, ν = 0": ("als", ALS | {"reg": peers.REG, "nu": 0}),
     },
     EXACT: {"ours, ν = 1": ("als", ALS | {"reg": 0.05, "solver": "cholesky"})},
     BPR: {"ours": ("bpr", BPR_PARAMS | {"rank": peers.RANK})},

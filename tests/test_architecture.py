@@ -53,7 +53,7 @@ THIRD_PARTY = {
     4: {"typer", "click", "rich"},
 }
 ONLY_IN = {
-    "implicit": {"models/collaborative/als.py", "models/collaborative/bpr.py"},
+    "implicit": {"models/collaborative/bpr.py"},
     "pyspark": {"spark/"},
     "py4j": {"spark/"},  # part of pyspark: errors that pyspark does not wrap
     "mlflow": {"saved/track.py"},

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.sparse import block_diag, csr_array
+from scipy.sparse import block_diag, csr_array, csr_matrix
 
 from recsys import linalg
 from recsys.als import definition, solvers
@@ -306,24 +306,55 @@ def test_training_in_float32_is_exact_to_its_precision(objective):
     assert np.nanmax(definition.residual(x, y, matrix, objective)) < 1e-4
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_item_factors_of_implicit_satisfy_our_equations(seed, monkeypatch):
-    """The library solves the items last, by Cholesky in float32: they must solve the systems of its own users."""
-    import implicit.cpu.als as library
+@pytest.fixture(scope="module", params=[0, 1, 2])
+def by_implicit(request):
+    """Return a log, our objective, the factors of users and items that implicit trains for it, and implicit's own loss.
 
-    fitted = []
-    original = library.AlternatingLeastSquares.fit
-    monkeypatch.setattr(
-        library.AlternatingLeastSquares, "fit", lambda self, *a, **k: (original(self, *a, **k), fitted.append(self))
+    It solves the users, then the items, exactly and in float32. Its confidence of a dislike is negative.
+    """
+    from implicit.cpu.als import AlternatingLeastSquares
+
+    matrix = ratings(80, 50, request.param)
+    signed = csr_matrix(matrix, copy=True)
+    signed.data = np.where(matrix.data > 0, 1, -1) * (1 + 3 * np.abs(matrix.data))
+    shares = []
+    with linalg.one_blas_thread():  # it warns of more
+        library = AlternatingLeastSquares(
+            factors=6, regularization=0.7, iterations=60, use_cg=False, calculate_training_loss=True, random_state=0
+        )
+        library.fit(signed, show_progress=False, callback=lambda sweep, seconds, loss: shares.append(loss))
+    # It divides by the sum of all confidences, and adds the confidence of each dislike, which is no error.
+    confidences = np.abs(signed.data)
+    total = matrix.shape[0] * matrix.shape[1] - matrix.nnz + confidences.sum()
+    loss = shares[-1] * total - confidences[matrix.data <= 0].sum()
+    return matrix, Objective(alpha=3.0, reg=0.7, nu=0.0), library.user_factors, library.item_factors, loss
+
+
+def test_item_factors_of_implicit_solve_our_equations(by_implicit):
+    matrix, objective, x, y, _ = by_implicit
+    by_item = matrix.T.tocsr()
+    assert np.nanmax(definition.residual(y, x, by_item, objective)) < 1e-6
+    assert np.nanmin(definition.residual(y, x, by_item, Objective(3.0, 0.7, nu=1.0))) > 1e-3  # the check can tell
+
+
+def test_our_half_step_from_the_users_of_implicit_gives_its_items(by_implicit):
+    matrix, objective, x, y, _ = by_implicit
+    np.testing.assert_allclose(local_als.half_step(matrix.T.tocsr(), x, objective), y, rtol=0, atol=1e-4)
+
+
+def test_our_objective_is_the_loss_of_implicit(by_implicit):
+    matrix, objective, x, y, expected = by_implicit
+    assert definition.loss(x.astype(np.float64), y.astype(np.float64), matrix, objective) == pytest.approx(
+        expected, rel=1e-5
     )
-    matrix = ratings(80, 50, seed)
-    params = {"rank": 6, "nu": 0, "reg": 0.7, "alpha": 3.0, "solver": "cholesky", "seed": seed}
-    model = build("als", params).fit(interactions(matrix))
-    x = fitted[0].user_factors
-    residual = definition.residual(fitted[0].item_factors, x, matrix.T.tocsr(), model.objective)
-    assert np.nanmax(residual) < 1e-6
-    wrong = definition.residual(fitted[0].item_factors, x, matrix.T.tocsr(), Objective(3.0, 0.7, nu=1.0))
-    assert np.nanmin(wrong) > 1e-3  # the check can tell
+    assert local_als.loss(x, y, matrix, objective) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("solver", ["cg", "cholesky"])
+def test_a_fit_gets_as_low_as_implicit(by_implicit, solver):
+    matrix, objective, _, _, expected = by_implicit
+    params = {"rank": 6, "iterations": 60, "alpha": objective.alpha, "reg": objective.reg, "nu": 0, "solver": solver}
+    assert build("als", params).fit(interactions(matrix)).losses_[-1] < 1.02 * expected
 
 
 def test_fold_in_solves_the_newcomers_own_equations():

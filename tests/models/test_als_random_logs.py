@@ -49,15 +49,14 @@ def check(kind, log):
         require_one_sentence(error, log)
         return "refused"
     assert np.isfinite(model.item_factors_).all()
-    if calls:  # implicit keeps its loss and its users for itself
-        matrix, users, objective, items = calls[0]
-        assert np.isfinite(model.losses_).all()
-        if model.solver == "cholesky":
-            without_factors = (1 + objective.alpha * matrix.data[matrix.data > 0].astype(np.float64)).sum()
-            # A smaller penalty is lost in the rounding of single precision.
-            if objective.reg > 1e-5:
-                assert (np.diff(model.losses_) <= 1e-6 * without_factors).all(), "the objective rises"
-            assert backward_error(items, users, matrix, objective) < 1e-5, "items"
+    matrix, users, objective, items = calls[0]
+    assert np.isfinite(model.losses_).all()
+    if model.solver == "cholesky":
+        without_factors = (1 + objective.alpha * matrix.data[matrix.data > 0].astype(np.float64)).sum()
+        # A smaller penalty is lost in the rounding of single precision.
+        if objective.reg > 1e-5:
+            assert (np.diff(model.losses_) <= 1e-6 * without_factors).all(), "the objective rises"
+        assert backward_error(items, users, matrix, objective) < 1e-5, "items"
     histories = Histories(csr_array(log.matrix * model.known_[None, :]))
     x = model.user_factors(histories)
     assert backward_error(x, model.item_factors_, histories.values, model.objective) < 1e-6, "users"

@@ -23,8 +23,8 @@ PARAMS["sasrec"] = {"rank": 8, "blocks": 1, "batch": 256, "learning_rate": 0.01,
 """Smaller than the defaults where that saves time."""
 
 MORE = {
-    "als, implicit by conjugate gradient": ("als", {"rank": 8, "nu": 0, "reg": 0.5}),
-    "als, implicit by Cholesky": ("als", {"rank": 8, "nu": 0, "reg": 0.5, "solver": "cholesky"}),
+    "als, one penalty for all rows": ("als", {"rank": 8, "nu": 0, "reg": 0.5}),
+    "als, one penalty for all rows, by Cholesky": ("als", {"rank": 8, "nu": 0, "reg": 0.5, "solver": "cholesky"}),
     "als, as Rendle et al.": ("als", {"rank": 8, "beta": 0.1}),
     "itemknn, tfidf": ("itemknn", {"weighting": "tfidf", "shrink": 5.0}),
     "itemknn, bm25, few neighbours": ("itemknn", {"weighting": "bm25", "neighbours": 3}),

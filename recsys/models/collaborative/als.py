@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from scipy.sparse import csr_array, csr_matrix
+from scipy.sparse import csr_array
 
 from recsys import linalg
 from recsys.als import solvers
@@ -43,14 +43,12 @@ class ALS(Fading, ALSParameters, Recommender):
     and reaches the same quality. With ``alpha`` in the hundreds, it needs some more sweeps to reach
     the same value of the objective. Fold-in is always exact.
 
-    The ``implicit`` library trains the model if ``nu = 0`` and ``beta = 0``. It supports no other
-    values. For other values, and for a log that ``implicit`` cannot solve, a compiled kernel of
-    this project trains the model in float32. With ``nu = 1``, the default, ``reg`` means the same
-    here as on Spark.
+    Training is in float32. With ``nu = 0`` and ``beta = 0`` the objective is that of the library
+    ``implicit``. With ``nu = 1``, the default, ``reg`` means the same here as on Spark.
 
     The same data and parameters give the same factors with any number of threads. In training, the
-    factors need 4·rank·(users + items) bytes; only the item factors are kept. After a fit by the
-    kernel, ``losses_`` has the value of the objective after each sweep.
+    factors need 4·rank·(users + items) bytes; only the item factors are kept. After a fit,
+    ``losses_`` has the value of the objective after each sweep.
     """
 
     STATE: ClassVar = {
@@ -102,11 +100,7 @@ class ALS(Fading, ALSParameters, Recommender):
         self.objective.require_usable(float(np.abs(matrix.data).max(initial=0)))
         users, items = matrix.shape
         with log_phase(f"{self.SOURCE}: train factors", users=users, items=items, pairs=matrix.nnz, rank=self.rank):
-            factors = None
-            if self.nu == 0 and self.beta == 0:
-                factors = self._fit_implicit(matrix)
-            if factors is None:
-                factors = self._fit_kernel(matrix)
+            factors = self._fit_kernel(matrix)
         return self._set_factors(factors, liked_columns(matrix))
 
     @property
@@ -244,34 +238,6 @@ class ALS(Fading, ALSParameters, Recommender):
             self.losses_[sweep] = loss(x, y, matrix, self.objective, (x_axes, y_axes), by_item)
             logger.debug("%s: sweep %d of %d, loss %.6g", self.SOURCE, sweep + 1, self.iterations, self.losses_[sweep])
         return y
-
-    def _fit_implicit(self, matrix: csr_array) -> np.ndarray | None:
-        """Return item factors that ``implicit`` trains, or None if it cannot solve this matrix."""
-        from implicit.cpu.als import AlternatingLeastSquares
-
-        # implicit takes the confidence as it is; a negative confidence means preference 0.
-        confident = matrix.copy()
-        confident.data = np.where(matrix.data > 0, 1.0, -1.0) * (1 + self.alpha * np.abs(matrix.data))
-        with linalg.one_blas_thread():
-            # A new object for every fit, because a second fit would go on from the first.
-            library = AlternatingLeastSquares(
-                factors=self.rank,
-                regularization=self.reg,
-                alpha=1.0,
-                iterations=self.iterations,
-                use_native=True,
-                use_cg=self.solver == "cg",
-                random_state=self.seed,
-                num_threads=0,
-            )
-            try:
-                library.fit(csr_matrix(confident), show_progress=False)
-            except ValueError as error:
-                # It decomposes in single precision, where a system with confidences far apart may
-                # have no positive definite matrix.
-                logger.info("%s: implicit cannot solve this log (%s); trained by our own kernel", self.SOURCE, error)
-                return None
-        return np.asarray(library.item_factors)
 
 
 def _require_finite(factors: np.ndarray) -> None:
