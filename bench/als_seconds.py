@@ -21,10 +21,11 @@ from results import table, write_section
 from scipy.sparse import csr_array, csr_matrix
 from threadpoolctl import threadpool_limits
 
+from recsys import linalg
 from recsys.als import solvers
 from recsys.als.definition import Objective, start
 from recsys.data.synthetic import film_world
-from recsys.models.collaborative.als import ALS, half_step
+from recsys.models.collaborative.als import ALS
 from recsys.models.combining.wrappers import with_stored_factors
 from recsys.ranking.rank import recommend
 from recsys.types import IdMap
@@ -123,9 +124,9 @@ def sweep(matrix: csr_array, rank: int, sweeps: int, curve: list | None = None, 
 
     ``curve`` gets the objective after each sweep, outside of the clock. These are the sweeps of ``ALS.fit``.
     """
-    seconds, (by_item, x, y) = peers.timed(prepare, matrix, rank)
+    seconds, (equations, x, y) = peers.timed(prepare, matrix, rank)
     for _ in range(sweeps):
-        spent, (x, y) = peers.timed(sweep_once, matrix, by_item, x, y)
+        spent, (x, y) = peers.timed(sweep_once, equations, x, y)
         seconds = seconds + spent
         if curve is not None:
             curve.append(objective(x, y, matrix))
@@ -134,16 +135,21 @@ def sweep(matrix: csr_array, rank: int, sweeps: int, curve: list | None = None, 
     return x, y, seconds
 
 
-def prepare(matrix: csr_array, rank: int) -> tuple[csr_array, np.ndarray, np.ndarray]:
-    """Return the pairs by item, and the user and item factors before the first sweep."""
+def prepare(matrix: csr_array, rank: int) -> tuple[list[solvers.Equations], np.ndarray, np.ndarray]:
+    """Return the equations of users and of items, and the user and item factors before the first sweep."""
+    equations = [
+        solvers.implicit_equations(linalg.arrays(side), OBJECTIVE.alpha, OBJECTIVE.penalty(side), np.float32)
+        for side in (matrix, matrix.T.tocsr())
+    ]
     x = np.zeros((matrix.shape[0], rank), dtype=np.float32)
-    return matrix.T.tocsr(), x, start(matrix.shape[1], rank, 0).astype(np.float32)
+    return equations, x, start(matrix.shape[1], rank, 0).astype(np.float32)
 
 
-def sweep_once(matrix: csr_array, by_item: csr_array, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def sweep_once(equations: list[solvers.Equations], x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the user and item factors after one more sweep."""
-    x = half_step(matrix, y, OBJECTIVE, solvers.principal_axes(y), x)
-    return x, half_step(by_item, x, OBJECTIVE, solvers.principal_axes(x), y)
+    of_users, of_items = equations
+    x = solvers.implicit_rows(of_users, y, initial=x)
+    return x, solvers.implicit_rows(of_items, x, initial=y)
 
 
 def objective(x: np.ndarray, y: np.ndarray, matrix: csr_array) -> float:

@@ -6,8 +6,11 @@ Pure functions of arrays: results never depend on the number of threads. The tes
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit, prange
+from numpy.typing import DTypeLike
 
 from recsys.kernels import copy_values, writable
 from recsys.linalg import CSR, gram, one_blas_thread, product
@@ -19,6 +22,9 @@ as well as many.
 
 HEAVY_WEIGHT = 1e4
 """Weight of a pair above which the exact solution of a row is computed in float64."""
+
+PAIRS_PER_BLOCK = 1 << 16
+"""Number of pairs whose weights and targets are computed at once."""
 
 Axes = tuple[np.ndarray, np.ndarray]
 """Eigenvalues float64[rank] ≥ 0 and eigenvectors float64[rank, rank] (columns) of a Gram matrix
@@ -278,41 +284,73 @@ def als_cg_step(
     return result
 
 
+class Equations(NamedTuple):
+    """What the linear systems of all rows have, apart from the factors of the other side.
+
+    :func:`als_half_step` has the systems. One object serves all half-steps of a training.
+
+    Attributes:
+        indptr, indices: int64[rows + 1] and int32[n], the CSR structure of the rows.
+        weight, target: [n], those of each stored pair.
+        penalty: [rows], the weight of the squared norm of each row's factor.
+    """
+
+    indptr: np.ndarray
+    indices: np.ndarray
+    weight: np.ndarray
+    target: np.ndarray
+    penalty: np.ndarray
+
+
+def implicit_equations(matrix: CSR, alpha: float, penalty: np.ndarray, dtype: DTypeLike) -> Equations:
+    """Return the equations of implicit ALS.
+
+    Args:
+        matrix: the stored values v.
+        alpha: α of the confidence 1 + α|v|.
+        penalty: [rows], the weight of the squared norm of each row's factor.
+        dtype: float32 or float64, in which the rows are solved.
+    """
+    indptr, indices, value = matrix
+    weight = np.empty(len(value), dtype=dtype)
+    target = np.empty(len(value), dtype=dtype)
+    # In blocks, as they are computed in float64 and a log has many pairs.
+    for first in range(0, len(value), PAIRS_PER_BLOCK):
+        block = slice(first, first + PAIRS_PER_BLOCK)
+        exact_weight = alpha * np.abs(value[block].astype(np.float64))
+        weight[block] = exact_weight
+        target[block] = np.where(value[block] > 0, 1 + exact_weight, 0.0)
+    return Equations(
+        writable(indptr, np.int64), writable(indices, np.int32), weight, target, penalty.astype(dtype, copy=False)
+    )
+
+
 def implicit_rows(
-    matrix: CSR,
-    fixed: np.ndarray,
-    alpha: float,
-    penalty: np.ndarray,
-    axes: Axes | None = None,
-    initial: np.ndarray | None = None,
+    equations: Equations, fixed: np.ndarray, axes: Axes | None = None, initial: np.ndarray | None = None
 ) -> np.ndarray:
     """Compute the factors of all rows by one half-step of implicit ALS, on all cores.
 
     The result is [rows, rank] in the dtype of ``fixed``.
 
     Args:
-        matrix: stored values v; its columns are rows of ``fixed``.
+        equations: those of the rows, in that dtype; ``indices`` are rows of ``fixed``.
         fixed: [columns, rank], finite: the factors of the other side.
-        alpha: α of the confidence 1 + α|v|.
-        penalty: [rows], the factor of each row's squared norm.
         axes: ``principal_axes(fixed)``, if the caller has them already.
         initial: [rows, rank] of that dtype, from which ``CG_STEPS`` conjugate gradient steps
             start; None solves exactly.
     """
-    indptr, indices, value = matrix
+    indptr, indices, weight, target, penalty = equations
     base, vectors = axes or principal_axes(fixed)
-    weight = alpha * np.abs(value.astype(np.float64))
-    target = np.where(value > 0, 1 + weight, 0.0)
     # A few histories touch few columns, so only the factors of these columns are rotated.
     if len(indices) < len(fixed):
         used, indices = np.unique(indices, return_inverse=True)
+        indices = indices.astype(np.int32)
         fixed = fixed[used]
     rotation = np.ascontiguousarray(vectors, dtype=fixed.dtype)
     inverse_rotation = np.ascontiguousarray(vectors.T, dtype=fixed.dtype)
-    weight, target, base, penalty = (array.astype(fixed.dtype, copy=False) for array in (weight, target, base, penalty))
+    base = base.astype(fixed.dtype, copy=False)
     with one_blas_thread():
-        rotated = product(fixed, rotation)
-        system = (writable(indptr, np.int64), writable(indices, np.int32), weight, target, rotated, base, penalty)
+        system = (indptr, indices, weight, target, product(fixed, rotation), base, penalty)
         if initial is not None:
             return als_cg_step(*system, initial, rotation, CG_STEPS)
         return product(als_half_step(*system), inverse_rotation)
@@ -324,7 +362,10 @@ def explicit_rows(matrix: CSR, fixed: np.ndarray, penalty: np.ndarray) -> np.nda
     x minimises Σ_j (v_j − x·y_j)² + penalty |x|² over the stored values v_j of its row. The result
     is [rows, rank] in the dtype of ``fixed``.
 
-    Arguments as for :func:`implicit_rows`.
+    Args:
+        matrix: the stored values v; its columns are rows of ``fixed``.
+        fixed: [columns, rank], finite: the factors of the other side.
+        penalty: [rows], the weight of the squared norm of each row's factor.
     """
     indptr, indices, value = matrix
     target = value.astype(fixed.dtype)

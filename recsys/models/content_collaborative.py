@@ -144,7 +144,7 @@ class ContentALS(ALS):
         all_users.sort_indices()
         users, items = all_users.shape
         with log_phase("content_als: train factors", users=users, items=items, pairs=all_users.nnz, rank=self.rank):
-            factors = self._fit_kernel(all_users)
+            factors = self._train_factors(all_users)
         return self._set_factors(factors, liked_columns(all_users))
 
     def _item_users(self, item_features: Features, weights: csr_array, value: float) -> csr_array:

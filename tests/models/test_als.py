@@ -357,6 +357,17 @@ def test_a_fit_gets_as_low_as_implicit(by_implicit, solver):
     assert build("als", params).fit(interactions(matrix)).losses_[-1] < 1.02 * expected
 
 
+def test_weights_and_targets_of_more_pairs_than_a_block(monkeypatch):
+    """Each is rounded once, from float64."""
+    matrix = ratings(60, 40, seed=1)
+    matrix.data *= np.random.default_rng(1).random(matrix.nnz).astype(np.float32)
+    monkeypatch.setattr(solvers, "PAIRS_PER_BLOCK", matrix.nnz // 2 - 1)
+    equations = solvers.implicit_equations(linalg.arrays(matrix), 0.3, np.ones(60), np.float32)
+    for value, weight, target in zip(matrix.data, equations.weight, equations.target, strict=True):
+        assert weight == np.float32(0.3 * abs(float(value)))
+        assert target == (np.float32(1 + 0.3 * abs(float(value))) if value > 0 else 0)
+
+
 def test_fold_in_solves_the_newcomers_own_equations():
     train = ratings(40, 30, seed=4)
     newcomers = ratings(10, 30, seed=5)
@@ -414,10 +425,15 @@ def test_arrays_that_are_read_only_compile_no_kernel_of_their_own():
     matrix = linalg.arrays(ratings())
     fixed = np.random.default_rng(1).standard_normal((9, 4)).astype(np.float32)
     penalty = np.full(12, 0.1)
-    expected = [solvers.implicit_rows(matrix, fixed, 3.0, penalty), solvers.explicit_rows(matrix, fixed, penalty)]
+
+    def solve():
+        equations = solvers.implicit_equations(matrix, 3.0, penalty, np.float32)
+        return solvers.implicit_rows(equations, fixed), solvers.explicit_rows(matrix, fixed, penalty)
+
+    expected = solve()
     compiled = set(solvers.als_half_step.signatures)
     for array in matrix:
         array.flags.writeable = False
-    again = [solvers.implicit_rows(matrix, fixed, 3.0, penalty), solvers.explicit_rows(matrix, fixed, penalty)]
+    again = solve()
     assert set(solvers.als_half_step.signatures) == compiled
     assert np.array_equal(again, expected)

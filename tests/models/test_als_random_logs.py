@@ -11,6 +11,7 @@ from hypothesis import settings
 from random_logs import backward_error, random_log, require_one_sentence
 from scipy.sparse import csr_array
 
+from recsys.als import solvers
 from recsys.models import build
 from recsys.models.collaborative import als as local_als
 from recsys.types import Features, Histories
@@ -24,32 +25,34 @@ def train(kind, log):
     dense_terms = rng.random((log.matrix.shape[1], 6)) < 0.3
     dense_terms[0] = True
     terms = csr_array(dense_terms.astype(np.float32))
-    calls = []
-    original = local_als.half_step
+    params = log.params | {"solver": str(rng.choice(["cg", "cholesky"]))}
+    matrices, half_steps = [], []
+    train_factors, implicit_rows = local_als.ALS._train_factors, solvers.implicit_rows
 
-    def record(matrix, fixed, objective, axes=None, initial=None):
-        result = original(matrix, fixed, objective, axes, initial)
-        calls[:] = [(matrix, fixed, objective, result)]
-        return result
+    def record_matrix(self, matrix):
+        matrices.append(matrix)
+        return train_factors(self, matrix)
 
-    local_als.half_step = record
-    try:
-        params = log.params | {"solver": str(rng.choice(["cg", "cholesky"]))}
+    def record_half_step(equations, fixed, axes=None, initial=None):
+        half_steps.append((fixed, implicit_rows(equations, fixed, axes, initial)))
+        return half_steps[-1][1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local_als.ALS, "_train_factors", record_matrix)
+        patch.setattr(solvers, "implicit_rows", record_half_step)
         model = build(kind, params).fit(log.interactions(), Features(terms, tuple(f"genre={n}" for n in range(6))))
-    finally:
-        local_als.half_step = original
-    return model, calls
+    users, items = half_steps[-1]
+    return model, (matrices[0].T.tocsr(), users, model.objective, items)
 
 
 def check(kind, log):
     """Raise AssertionError unless the model is refused in one sentence, or finite and solved."""
     try:
-        model, calls = train(kind, log)
+        model, (matrix, users, objective, items) = train(kind, log)
     except Exception as error:
         require_one_sentence(error, log)
         return "refused"
     assert np.isfinite(model.item_factors_).all()
-    matrix, users, objective, items = calls[0]
     assert np.isfinite(model.losses_).all()
     if model.solver == "cholesky":
         without_factors = (1 + objective.alpha * matrix.data[matrix.data > 0].astype(np.float64)).sum()

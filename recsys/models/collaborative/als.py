@@ -100,7 +100,7 @@ class ALS(Fading, ALSParameters, Recommender):
         self.objective.require_usable(float(np.abs(matrix.data).max(initial=0)))
         users, items = matrix.shape
         with log_phase(f"{self.SOURCE}: train factors", users=users, items=items, pairs=matrix.nnz, rank=self.rank):
-            factors = self._fit_kernel(matrix)
+            factors = self._train_factors(matrix)
         return self._set_factors(factors, liked_columns(matrix))
 
     @property
@@ -128,8 +128,8 @@ class ALS(Fading, ALSParameters, Recommender):
             return factor[None].astype(np.float32)
         used, columns = np.unique(indices, return_inverse=True)
         fixed = self.item_factors_[used].astype(np.float64)
-        rows = (indptr, columns, data)
-        return solvers.implicit_rows(rows, fixed, self.alpha, penalty, (self.spread_, self.axes_)).astype(np.float32)
+        equations = solvers.implicit_equations((indptr, columns, data), self.alpha, penalty, fixed.dtype)
+        return solvers.implicit_rows(equations, fixed, (self.spread_, self.axes_)).astype(np.float32)
 
     def user_vectors(self, histories: Histories, users: np.ndarray | None = None) -> np.ndarray:
         """Return the factor of each user by fold-in, float32[m, rank]. ``users`` is not used."""
@@ -219,23 +219,34 @@ class ALS(Fading, ALSParameters, Recommender):
         self.axes_ = np.ascontiguousarray(axes)
         return self
 
-    def _fit_kernel(self, matrix: csr_array) -> np.ndarray:
-        by_item = matrix.T.tocsr()
+    def _train_factors(self, matrix: csr_array) -> np.ndarray:
+        """Return the item factors after all sweeps, float32[items, rank], and set ``losses_``.
+
+        Raises:
+            InputError: the training diverged.
+        """
         y = start(matrix.shape[1], self.rank, self.seed, self.START_LENGTH).astype(np.float32)
         x = np.zeros((matrix.shape[0], self.rank), dtype=np.float32)
+        # Every sweep needs the same equations, so they are made once.
+        by_item = matrix.T.tocsr()
+        penalties = (self.objective.penalty(matrix), self.objective.penalty(by_item))
+        user_equations = solvers.implicit_equations(linalg.arrays(matrix), self.alpha, penalties[0], y.dtype)
+        item_equations = solvers.implicit_equations(linalg.arrays(by_item), self.alpha, penalties[1], y.dtype)
+        # From here on, the values by item would only take memory.
+        del by_item
         self.losses_ = np.empty(self.iterations)
         # Conjugate gradients start from the factors of the previous sweep; the exact solution needs
         # no start.
         is_warm = self.solver == "cg"
         y_axes = solvers.principal_axes(y)
         for sweep in range(self.iterations):
-            x = half_step(matrix, y, self.objective, y_axes, x if is_warm else None)
+            x = solvers.implicit_rows(user_equations, y, y_axes, x if is_warm else None)
             _require_finite(x)
             x_axes = solvers.principal_axes(x)
-            y = half_step(by_item, x, self.objective, x_axes, y if is_warm else None)
+            y = solvers.implicit_rows(item_equations, x, x_axes, y if is_warm else None)
             _require_finite(y)
             y_axes = solvers.principal_axes(y)
-            self.losses_[sweep] = loss(x, y, matrix, self.objective, (x_axes, y_axes), by_item)
+            self.losses_[sweep] = loss(x, y, matrix, self.objective, (x_axes, y_axes), penalties)
             logger.debug("%s: sweep %d of %d, loss %.6g", self.SOURCE, sweep + 1, self.iterations, self.losses_[sweep])
         return y
 
@@ -266,9 +277,10 @@ def half_step(
         initial: [rows, rank] in the dtype of ``fixed``, the factors from which three conjugate
             gradient steps start. None: the exact solution is computed.
     """
-    return solvers.implicit_rows(
-        linalg.arrays(matrix), fixed, objective.alpha, objective.penalty(matrix), axes, initial
+    equations = solvers.implicit_equations(
+        linalg.arrays(matrix), objective.alpha, objective.penalty(matrix), fixed.dtype
     )
+    return solvers.implicit_rows(equations, fixed, axes, initial)
 
 
 def loss(
@@ -277,7 +289,7 @@ def loss(
     matrix: csr_array,
     objective: Objective,
     axes: tuple[solvers.Axes, solvers.Axes] | None = None,
-    by_item: csr_array | None = None,
+    penalties: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> float:
     """Return the value of the ALS objective, without computing the dense matrix of scores.
 
@@ -290,16 +302,17 @@ def loss(
         matrix: csr (users, items) of values.
         objective: the parameters of the objective.
         axes: ``solvers.principal_axes`` of x and of y, to save time. None: computed here.
-        by_item: ``matrix`` transposed, to save time. None: computed here.
+        penalties: ``objective.penalty`` of the matrix and of the transposed one, to save time. None:
+            computed here.
     """
     (spread_x, axes_x), (spread_y, axes_y) = axes or (solvers.principal_axes(x), solvers.principal_axes(y))
     # The trace of XᵀX · YᵀY is the sum of all squared scores.
     squared_error = spread_x @ (axes_x.T @ axes_y) ** 2 @ spread_y
     squared_error += solvers.stored_loss(*linalg.arrays(matrix), x, y, objective.alpha)
-    if by_item is None:
-        by_item = matrix.T.tocsr()
+    if penalties is None:
+        penalties = (objective.penalty(matrix), objective.penalty(matrix.T.tocsr()))
     penalty = sum(
-        objective.penalty(side) @ (factors.astype(np.float64) ** 2).sum(axis=1)
-        for side, factors in ((matrix, x), (by_item, y))
+        weights @ (factors.astype(np.float64) ** 2).sum(axis=1)
+        for weights, factors in zip(penalties, (x, y), strict=True)
     )
     return float(squared_error + penalty)

@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 from pyspark.sql import DataFrame
 
 from recsys.als.parameters import LOCAL_ONLY, ALSParameters, AttributesParameters
-from recsys.als.solvers import Axes, explicit_rows, implicit_rows
+from recsys.als.solvers import Axes, explicit_rows, implicit_equations, implicit_rows
 from recsys.config import Config, ItemBlockMB
 from recsys.errors import ConfigError
 from recsys.evaluation.settings import BASELINES
@@ -101,7 +101,7 @@ class SparkALSParameters(ALSParameters):
         """
         penalty = self.penalty(self.count_training_pairs(matrix[0], matrix[2]), n_columns or len(fixed))
         if self.implicit:
-            return implicit_rows(matrix, fixed, self.alpha, penalty, axes)
+            return implicit_rows(implicit_equations(matrix, self.alpha, penalty, fixed.dtype), fixed, axes)
         return explicit_rows(matrix, fixed, penalty)
 
 
