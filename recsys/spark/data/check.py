@@ -22,6 +22,7 @@ from recsys.locations import Location
 from recsys.schema import CANONICAL_INT, EVENT, ITEM, TIME, USER, VALUE
 from recsys.spark.data.raw_events import FILE, SEVERAL_LINES, Batches, ParsedRows, RawEvents
 from recsys.spark.data.text import file_names
+from recsys.spark.tasks import prepare_task
 
 REASON = "reason"
 """Column with the code of the reason why a row is refused, which is 0 for an accepted row."""
@@ -79,6 +80,7 @@ def _count_times(raw: RawEvents) -> np.ndarray:
 
 
 def _count_batches(parse: Callable[[Batches], ParsedRows], batches: Batches) -> Batches:
+    prepare_task(kernels=False)
     total = np.zeros(len(TIME_COUNTS), dtype=np.int64)
     for chunk, _ in parse(batches):
         total += count_times(chunk.table[TIME])
@@ -124,6 +126,7 @@ def _check_batches(
         count_forms: whether the first row of a batch gets the counts of the forms of its times, and
             the unit.
     """
+    prepare_task(kernels=False)
     described = 0
     for chunk, typed in parse(batches):
         if not len(chunk.table):

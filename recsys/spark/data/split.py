@@ -58,6 +58,7 @@ from recsys.spark.data.audit import (
     describe_part,
     item_table,
 )
+from recsys.spark.tasks import prepare_task
 
 LEVELS: tuple[Callable[[Column], Column], ...] = (
     lambda time: F.floor(time / DAY),
@@ -424,6 +425,7 @@ def row_hash_of(seed: int) -> Any:
     """
 
     def hashed(user: pd.Series, item: pd.Series) -> pd.Series:
+        prepare_task(kernels=False)
         return pd.Series(pair_hash(user, item, seed))
 
     return F.pandas_udf(hashed, "double")
@@ -431,6 +433,7 @@ def row_hash_of(seed: int) -> Any:
 
 def _id_hash(seed: int) -> Any:
     def hashed(ids: pd.Series) -> pd.Series:
+        prepare_task(kernels=False)
         return pd.Series(id_hash(ids, seed))
 
     return F.pandas_udf(hashed, "double")
@@ -705,6 +708,7 @@ def _weigh(events: DataFrame, weighting: WeightSettings, reference: float | None
         return events.drop(EVENT)
 
     def weigh_batches(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        prepare_task(kernels=False)
         for batch in batches:
             yield weigh.weigh_events(batch, weighting, reference=reference)
 

@@ -42,6 +42,7 @@ from recsys.schema import ITEM, USER
 from recsys.spark.data.raw_events import FILE, SEVERAL_LINES, Batches, ParsedRows, RawEvents
 from recsys.spark.data.remote import spark_uri
 from recsys.spark.table_files import hadoop_path
+from recsys.spark.tasks import prepare_task
 
 
 @dataclass(frozen=True)
@@ -298,6 +299,7 @@ def _json_lines_of_files(reading: ReadSettings, batches: Batches) -> Iterator[Fi
 
 def _keys_of(lines: Callable[[Batches], Iterator[FileLines]], names: set[str], batches: Batches) -> Batches:
     """Yield one batch with those of ``names`` that are keys of at least one line of JSON."""
+    prepare_task(kernels=False)
     present: set[str] = set()
     for rows in lines(batches):
         find_json_keys(rows.lines, names, present)

@@ -17,6 +17,7 @@ from recsys.ranking.business_rules import CompiledRules, Rules, compile_rules
 from recsys.schema import ITEM, USER
 from recsys.spark.ranking.recommend import select_columns
 from recsys.spark.ranking.scorers import Scorer
+from recsys.spark.tasks import prepare_task
 from recsys.types import SHORTFALL, IdMap
 
 
@@ -93,6 +94,7 @@ def shortfall_reasons(users: DataFrame, scorer: Scorer, k: int) -> DataFrame:
     frame = select_columns(users, scorer)
 
     def reasons(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        prepare_task(kernels=False)
         for batch in batches:
             names = pa.array(_reasons_of_batch(batch, shared.value[0].kinds(batch), shared.value[1], k))
             yield pa.RecordBatch.from_arrays([batch.column("user"), names], names=["user", "shortfall"])

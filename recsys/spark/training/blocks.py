@@ -180,6 +180,7 @@ def pack_blocks(seed: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.R
     """
 
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        prepare_task(kernels=False)
         columns = [[column.to_numpy() for column in batch.columns] for batch in batches if batch.num_rows]
         if columns:
             users, items, values = (np.concatenate(parts) for parts in zip(*columns, strict=True))
