@@ -96,6 +96,22 @@ def test_each_reason_for_a_short_list():
     assert SHORTFALL[recommend(Fixed(scores), seen, 9).shortfall[0]] == "small_catalogue"
 
 
+def test_a_list_that_is_short_for_what_is_seen_is_scored_once():
+    rows_scored = []
+
+    class Counted(Fixed):
+        def score(self, histories, users=None):
+            rows_scored.append(len(histories))
+            return super().score(histories, users)
+
+        def can_score(self, histories, users=None):
+            return np.ones(len(histories), dtype=bool)
+
+    lists = recommend(Counted(np.ones((3, 4))), csr_array(np.tril(np.ones((3, 4), dtype=np.float32), 1)), 3)
+    assert [SHORTFALL[s] for s in lists.shortfall] == ["all_seen"] * 3
+    assert rows_scored == [3]
+
+
 def test_what_candidates_remove_is_the_reason_only_where_the_list_would_else_be_full():
     nan = np.nan
     scores = [[3, 2, nan, nan], [3, nan, nan, nan], [nan] * 4, [3, 2, nan, nan]]

@@ -164,8 +164,11 @@ def recommend(
         source[rows] = np.where(listed, model.source(part, items[rows], users[rows]), -1)
         short = np.flatnonzero(items[rows, -1] < 0)
         if len(short):
-            raw = score_histories(model, part[short], users[rows][short])
-            shortfall[start + short] = _shortfall_reasons(raw, excluded[short], candidates, k)
+            unfiltered = Selection(k, excluded[short], None)
+            is_filtered = candidates is not None
+            shortfall[start + short] = _shortfall_reasons(
+                model, part[short], unfiltered, users[rows][short], is_filtered
+            )
         if progress:
             progress(rows.stop, m)
     return TopK(users, items, scores, source, model.sources, shortfall)
@@ -277,26 +280,25 @@ def _allowed_positions(ranked: np.ndarray, quotas: Sequence[Quota], k: int) -> l
     return positions
 
 
-def _shortfall_reasons(raw: np.ndarray, seen: csr_array, candidates: np.ndarray | None, k: int) -> np.ndarray:
+def _shortfall_reasons(
+    model: Recommender, histories: Histories, unfiltered: Selection, users: np.ndarray, is_filtered: bool
+) -> np.ndarray:
     """Return the reason why each of m lists is short, int8[m], as positions in :data:`SHORTFALL`.
 
     Args:
-        raw: float32[m, items], the scores of the model for the users with a short list, also of
-            items that are not candidates.
-        seen: csr (m, items), the seen items, without the items that rules deny.
-        candidates: bool[items], the items that may be recommended. None: all.
-        k: the length of a full list.
+        model: the model of the lists.
+        histories: the histories of the users with a short list.
+        unfiltered: what their lists may have without candidates and rules.
+        users: int[m], the number of each user.
+        is_filtered: whether there are candidates or rules.
     """
-    n = raw.shape[1]
-    scored = np.isfinite(raw)
-    unseen = np.array(scored)
-    unseen[np.repeat(np.arange(len(raw)), np.diff(seen.indptr)), seen.indices] = False
-    reason = np.full(len(raw), SHORTFALL.index("all_seen"), dtype=np.int8)
-    if candidates is not None:
-        reason[(unseen.sum(axis=1) >= k)] = SHORTFALL.index("filtered")
-    if n < k:
+    reason = np.full(len(histories), SHORTFALL.index("all_seen"), dtype=np.int8)
+    if is_filtered:
+        items, _ = top_k(model, histories, unfiltered, users)
+        reason[items[:, -1] >= 0] = SHORTFALL.index("filtered")
+    if histories.shape[1] < unfiltered.k:
         reason[:] = SHORTFALL.index("small_catalogue")
-    reason[~scored.any(axis=1)] = SHORTFALL.index("cold_no_fallback")
+    reason[~model.can_score(histories, users)] = SHORTFALL.index("cold_no_fallback")
     return reason
 
 
