@@ -94,7 +94,7 @@ class Objective:
             matrix: csr (rows, columns) of values.
         """
         is_positive = matrix.data > 0
-        # A server asks for one row at a time, and trainings for rows of likes alone.
+        # One row, as a server asks for, and likes alone, as most logs have, are counted faster.
         if matrix.shape[0] == 1:
             n = np.array([np.count_nonzero(is_positive)])
         elif is_positive.all():
@@ -118,9 +118,10 @@ def loss(x: np.ndarray, y: np.ndarray, matrix: csr_array, objective: Objective) 
     value = matrix.toarray().astype(np.float64)
     p = (value > 0).astype(np.float64)
     c = 1 + objective.alpha * np.abs(value)
-    fit = (c * (p - x @ y.T) ** 2).sum()
-    shrink = objective.penalty(matrix) @ (x**2).sum(axis=1) + objective.penalty(matrix.T.tocsr()) @ (y**2).sum(axis=1)
-    return float(fit + shrink)
+    squared_error = (c * (p - x @ y.T) ** 2).sum()
+    user_penalty = objective.penalty(matrix) @ (x**2).sum(axis=1)
+    item_penalty = objective.penalty(matrix.T.tocsr()) @ (y**2).sum(axis=1)
+    return float(squared_error + user_penalty + item_penalty)
 
 
 def half_step(matrix: csr_array, y: np.ndarray, objective: Objective) -> np.ndarray:

@@ -197,11 +197,11 @@ class Blended(Recommender):
 
         Members whose weights are all 0 are left out.
         """
-        used = self.weights_.any(axis=0) | (self.cold_weights_ > 0)
+        has_weight = self.weights_.any(axis=0) | (self.cold_weights_ > 0)
         return {
             p: rescale_rows(score_histories(model, histories, users), self.scaling)
             for p, model in enumerate(self.members.values())
-            if used[p]
+            if has_weight[p]
         }
 
 
