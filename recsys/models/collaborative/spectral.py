@@ -24,6 +24,12 @@ The number of extra vectors is ``OVERSAMPLE`` or a quarter of the rank, whicheve
 numbers make the last singular vectors more accurate.
 """
 
+MOST_ITEMS_OF_GRAPH = 8192
+"""The largest number of items of which the graph is kept as a dense matrix, at most 256 MiB, once it was needed.
+
+With more items, each history walks over the likes of the users who share an item with it.
+"""
+
 
 @dataclass(config=STRICT)
 class Spectral(Fading, Linear):
@@ -91,14 +97,29 @@ class Spectral(Fading, Linear):
         return self
 
     def _apply(self, strengths: csr_array) -> np.ndarray:
-        users = self.by_item_.shape[1]
-        by_user = self.by_item_.T.tocsr()
-        scores = linalg.dense_two_hops(
-            linalg.arrays(strengths), linalg.arrays(self.by_item_), linalg.arrays(by_user), users, strengths.shape[1]
-        )
+        scores = self._smooth(strengths)
         spectrum = (strengths / self.root_) @ self.vectors_
         scores += self.low * (spectrum @ (self.vectors_ * self.root_[:, None]).T)
         return scores
+
+    def _smooth(self, strengths: csr_array) -> np.ndarray:
+        """Return the scores of the first term, strengths · RᵀR, float32[m, items]."""
+        items, users = self.by_item_.shape
+        if items <= MOST_ITEMS_OF_GRAPH:
+            return linalg.multiply_dense(linalg.arrays(strengths), self._item_graph())
+        by_user = linalg.arrays(self.by_item_.T.tocsr())
+        return linalg.dense_two_hops(linalg.arrays(strengths), linalg.arrays(self.by_item_), by_user, users, items)
+
+    def _item_graph(self) -> np.ndarray:
+        """Return RᵀR, float32[items, items]. It is computed once after each fit."""
+        cached: tuple[csr_array, np.ndarray] | None = self.__dict__.get("_cached_graph")
+        if cached is None or cached[0] is not self.by_item_:
+            by_user = linalg.arrays(self.by_item_.T.tocsr())
+            graph = linalg.dense_product(linalg.arrays(self.by_item_), by_user, self.by_item_.shape[0])
+            cached = (self.by_item_, graph)
+            # Not a field of the model's dataclass, whose fields are the parameters.
+            self.__dict__["_cached_graph"] = cached
+        return cached[1]
 
     def _weights(self, rows: np.ndarray, item: int) -> np.ndarray:
         item_users = self.by_item_[[item]].T.astype(np.float64)
