@@ -335,6 +335,17 @@ def test_the_best_kind_with_and_the_best_without_features_are_always_searched(mo
     assert sorted(searched) == sorted(max(family, key=first_values.get) for family in families)
 
 
+def test_a_member_is_fitted_without_the_objective_and_has_the_factors_of_its_kind():
+    train, features = contract.world()
+    for kind in ("als", "attributes", "content_als"):
+        params = {"rank": 4}
+        member = search_module.fit_part(kind, params, train, features, 3)
+        alone = build(kind, params | {"seed": 3, "iterations": search_module.SWEEPS}).fit(train, features)
+        assert member.losses_ is None
+        assert np.isfinite(alone.losses_).all()
+        np.testing.assert_array_equal(member.item_factors_, alone.item_factors_)
+
+
 def test_blas_has_one_thread_while_a_hybrid_is_fitted(monkeypatch):
     train, _ = contract.world(users=200)
     threads = []
