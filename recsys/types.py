@@ -428,7 +428,8 @@ class Histories:
         position = np.arange(self.values.nnz) - self.values.indptr[row]
         if self.times is None:
             return position
-        order = np.lexsort((self.values.indices, self.times, row))
+        # The entries of a row are sorted by item, and the sort is stable.
+        order = np.lexsort((self.times, row))
         ranked = np.empty_like(position)
         ranked[order] = position
         return ranked

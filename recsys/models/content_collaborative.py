@@ -21,6 +21,7 @@ from recsys.features.terms import (
     require_features,
     weigh_terms,
 )
+from recsys.linalg import arrays, dense_product
 from recsys.logging import log_phase
 from recsys.models.collaborative.als import ALS
 from recsys.models.collaborative.fading import Fading
@@ -31,6 +32,9 @@ from recsys.types import Features, Interactions
 
 BLOCK = 1024
 """Number of columns of a large matrix that are processed at a time."""
+
+SHARED_NEIGHBOURS = 10
+"""Number of nearest items that are computed for each item, if a model needs no more of them."""
 
 
 @dataclass(config=STRICT)
@@ -153,9 +157,11 @@ class ContentALS(ALS):
         The dtype is float32. There is one user for each item with features.
         """
         rows = np.flatnonzero(nonzero_rows(weights))
-        key = ("near", self.scheme, *sorted(self.fields.items()), self.neighbours)
-        neighbours = compute_once(item_features, key, lambda: similar(weights, rows, self.neighbours)[0])
-        liked_items = np.column_stack([rows, neighbours])
+        # More neighbours take hardly more time, and models with other ``neighbours`` share them.
+        computed = max(self.neighbours, SHARED_NEIGHBOURS)
+        key = ("near", self.scheme, *sorted(self.fields.items()), computed)
+        neighbours = compute_once(item_features, key, lambda: similar(weights, rows, computed)[0])
+        liked_items = np.column_stack([rows, neighbours[:, : self.neighbours]])
         row, column = np.nonzero(liked_items >= 0)
         likes = np.full(len(row), value, dtype=np.float32)
         return csr_array((likes, (row, liked_items[row, column])), shape=(len(rows), weights.shape[0]))
@@ -269,9 +275,15 @@ class SideEASE(Fading, Linear):
         return diagonal
 
     def _item_weights(self) -> np.ndarray:
-        gram = (self.rows_.T @ self.rows_).toarray() + self.latent_ @ self.latent_.T
+        items = self.rows_.shape[1]
+        gram = dense_product(arrays(csr_array(self.rows_.T.tocsr())), arrays(self.rows_), items)
+        gram += self.latent_ @ self.latent_.T
         reg = self._penalty(gram)
-        return np.eye(len(gram), dtype=np.float32) - np.float32(reg) * _inverse(gram, reg)
+        # R = I − λ(XᵀX + λI)⁻¹, computed in the array of the inverse.
+        weights = _inverse(gram, reg)
+        weights *= -np.float32(reg)
+        weights[np.diag_indices(items)] += 1
+        return weights
 
     def _penalty(self, gram: np.ndarray) -> float:
         """Return λ, which is the same for both Gram matrices, and above 0 even for empty matrices."""
