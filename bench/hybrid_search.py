@@ -1,6 +1,6 @@
 """The search of `hybrid` beside one that tries every setting of every kind: quality and CPU seconds.
 
-    python bench/hybrid_search.py [LOG …]           writes its section of bench/RESULTS.md
+    python bench/hybrid_search.py [LOG …]           writes a section of bench/RESULTS.md for each log
     python bench/hybrid_search.py --seconds LOG     only fits the hybrid, on all cores, which should be idle, and
                                                     writes another section: its seconds by the clock
 
@@ -173,13 +173,6 @@ def main() -> None:
     if sys.argv[1:2] == ["--seconds"]:
         measure_seconds(sys.argv[2])
         return
-    names = sys.argv[1:] or list(LOGS)
-    lines, notes = [], []
-    for name in names:
-        of_log, note = rows_of(name)
-        lines += of_log
-        notes.append(note)
-        print(of_log, note, file=sys.stderr, flush=True)
     heads = [
         "log, search",
         "settings tried",
@@ -192,9 +185,11 @@ def main() -> None:
         " whole blends: where the weights differ, it says more of their choice than of the search of settings, which"
         " the rows of each kind below compare."
     )
-    body = "\n\n".join([table(heads, lines), first, *notes])
-    command = " ".join(["python bench/hybrid_search.py", *names])
-    write_section("hybrid-search", "The search of a hybrid beside an exhaustive one", command, body)
+    for name in sys.argv[1:] or LOGS:
+        lines, note = rows_of(name)
+        body = "\n\n".join([table(heads, lines), first, note])
+        title = f"The search of a hybrid beside an exhaustive one: {name}"
+        write_section(f"hybrid-search-{name}", title, f"python bench/hybrid_search.py {name}", body)
 
 
 if __name__ == "__main__":
