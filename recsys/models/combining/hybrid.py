@@ -108,9 +108,9 @@ class Hybrid(Blended):
        ``_2``.
     2. *Weights.* Members are added to a blend one by one as long as each addition helps. A blend that
        is chosen on one half of the users must beat the best single member on the other half. This is
-       done in both directions, and the 95 % interval of the pooled difference must be above 0.
-       Otherwise the best single member is used alone. Groups of history length get their own weights
-       under the same condition.
+       done in both directions, and the 95 % interval of the pooled difference must be above 0. Then
+       the mean of the two blends is used. Otherwise the best single member is used alone. Groups of
+       history length get their own weights under the same condition.
     3. *New items.* If train has new items with features, a second trial hides whole items and chooses
        the weights that order new items relative to each other. Here the better mean decides, because
        no single member is a safe default. But the weights are not used if the first trial shows that
@@ -442,7 +442,9 @@ class Hybrid(Blended):
         """Return the weights of the best blend and the reason, or ``start`` if no blend is shown to beat it.
 
         A blend is chosen on one half of the users and judged on the other half. This is done in
-        both directions, so that every user is judged once.
+        both directions, so that every user is judged once. The result is the mean of the two blends:
+        a mean depends less on the users who happened to be asked than one blend that is chosen on
+        all of them (bagging, as Caruana et al. 2004 recommend for their selection of members).
 
         Args:
             half, check: the rows of the two halves of the users.
@@ -466,7 +468,7 @@ class Hybrid(Blended):
         )
         if difference["low" if conclusive else "mean"] <= 0:
             return baseline, f"{reason}: not shown to help, so not used"
-        return trial.choose(users, start), reason
+        return _mean_blend([chosen for chosen, _ in directions]), reason
 
     def _choose_for_new_items(self, trial: Trial, search: Search, kinds: list[str], weights: Weights) -> Weights:
         """Return the weights that order new items relative to each other.
@@ -575,6 +577,17 @@ def _ndcg_of_choice(trial: Trial, choice: Choice) -> np.ndarray:
         rows = np.flatnonzero(group_of_user == group)
         values[rows] = trial.blend_ndcg(weights, rows)
     return values
+
+
+def _mean_blend(blends: list[Weights]) -> Weights:
+    """Return the mean of blends, each scaled to weights that add up to 1, rounded to four decimals.
+
+    >>> _mean_blend([{"als": 1.0}, {"als": 2.0, "content": 3.0}])
+    {'als': 0.7, 'content': 0.3}
+    """
+    names = dict.fromkeys(name for blend in blends for name in blend)
+    shares = [{name: weight / sum(blend.values()) for name, weight in blend.items()} for blend in blends]
+    return {name: round(sum(share.get(name, 0.0) for share in shares) / len(blends), 4) for name in names}
 
 
 def _is_searched_first(attempt: Attempt, attempts: list[Attempt], deadline: Deadline) -> bool:
