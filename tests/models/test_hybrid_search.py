@@ -176,7 +176,7 @@ def test_attributes_of_new_items_need_no_other_fit_of_all_factors(monkeypatch):
     fit_part = search_module.fit_part
 
     def count_fit(kind, params, *rest):
-        fits.append(params["alpha"])
+        fits.append((params["reg"], params["alpha"]))
         return fit_part(kind, params, *rest)
 
     monkeypatch.setattr(search_module, "fit_part", count_fit)
@@ -186,8 +186,9 @@ def test_attributes_of_new_items_need_no_other_fit_of_all_factors(monkeypatch):
     tried = [settings_at(attempt.steps, position) for position in attempt.values]
     assert len(tried) >= 4
     assert {"fields" in params for params in tried} == {True, False}
-    # One fit for the first settings, and one for each weight of likes when all are searched.
-    assert sorted(fits) == [1.0, 10.0, 10.0]
+    # One fit for the first settings, and one for each regularization and weight of likes when all are searched.
+    assert sorted(fits) == sorted([(0.3, 10.0), *{(params["reg"], params["alpha"]) for params in tried}])
+    assert len(fits) < len(tried)
     for params, value in zip(tried, attempt.values.values(), strict=True):
         fitted = fit_part("attributes", params, trial.train, fields, 0)
         assert trial.judge(fitted, search.rows).mean() == pytest.approx(value)

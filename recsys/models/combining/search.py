@@ -114,6 +114,8 @@ LADDERS: dict[str, tuple[Ladder, ...]] = {
     "als": (FADING, PENALTY, SCALED, RANK),
     "next_item": (ladder("reg", (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0), start=30.0),),
     "attributes": (
+        # Before ``ridge``, whose best value depends on the length of the factors.
+        ladder("reg", (0.03, 0.1, 0.3, 1.0, 3.0, 10.0), start=0.3),
         ladder("ridge", (0.3, 1.0, 3.0, 10.0, 30.0), start=3.0),
         Ladder(({"alpha": 1.0, "rank": 128}, {"alpha": 10.0, "rank": 128}), start=1),
     ),
