@@ -260,16 +260,16 @@ def _row_cg_steps(
         scratch: [3, rank] of that dtype, which is overwritten.
     """
     rank = len(x)
-    none = x.dtype.type(0)
-    whole = x.dtype.type(1)
+    zero = x.dtype.type(0)
+    one = x.dtype.type(1)
     smallest = np.finfo(x.dtype).tiny
     gradient = scratch[0]  # A x − b
     direction = scratch[1]
     A_direction = scratch[2]
     for f in range(rank):
         gradient[f] = diagonal[f] * x[f]
-    _add_pairs(indices, weight, target, fixed, x, whole, gradient)
-    gradient_norm = none  # rᵀM⁻¹r, a squared norm
+    _add_pairs(indices, weight, target, fixed, x, one, gradient)
+    gradient_norm = zero  # rᵀM⁻¹r, a squared norm
     for f in range(rank):
         direction[f] = -gradient[f] / diagonal[f]
         gradient_norm -= gradient[f] * direction[f]
@@ -279,15 +279,15 @@ def _row_cg_steps(
         # infinite or undefined.
         if not gradient_norm > smallest:
             break
-        curvature = none
+        curvature = zero
         for f in range(rank):
             A_direction[f] = diagonal[f] * direction[f]
             curvature += A_direction[f] * direction[f]
-        curvature += _add_pairs(indices, weight, target, fixed, direction, none, A_direction)
+        curvature += _add_pairs(indices, weight, target, fixed, direction, zero, A_direction)
         if not curvature > 0:
             break
         step = gradient_norm / curvature
-        new_norm = none
+        new_norm = zero
         for f in range(rank):
             x[f] += step * direction[f]
             gradient[f] += step * A_direction[f]

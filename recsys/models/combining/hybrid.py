@@ -439,12 +439,14 @@ class Hybrid(Blended):
         start: Weights | None,
         conclusive: bool = True,
     ) -> tuple[Weights, str]:
-        """Return the weights of the best blend and the reason, or ``start`` if no blend is shown to beat it.
+        """Return the weights of a chosen blend and the reason, or the baseline if no blend is shown to beat it.
 
         A blend is chosen on one half of the users and judged on the other half. This is done in
-        both directions, so that every user is judged once. The result is the mean of the two blends:
-        a mean depends less on the users who happened to be asked than one blend that is chosen on
-        all of them (bagging, as Caruana et al. 2004 recommend for their selection of members).
+        both directions, so that every user is judged once. The result is the mean of the two blends,
+        which depends less on single users than one blend that is chosen on all of them. Caruana et al.
+        2004 average blends of random parts for the same reason.
+
+        The baseline is ``start``, or the best single member.
 
         Args:
             half, check: the rows of the two halves of the users.
